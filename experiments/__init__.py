@@ -1,0 +1,1 @@
+"""The experiments: the only place that names concrete choices, flags and clocks."""

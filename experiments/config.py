@@ -1,0 +1,181 @@
+"""Every setting of the experiments and its default: frozen dataclasses that are also the command's flags.
+
+A field that is None takes its value from the preset, from the bundled demonstration, or from the machine; `resolve`
+fills it in, and only the resolved settings are run, hashed and written to disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+BackboneName = Literal["wrn40_2", "wrn16_2", "wrn10_1", "resnet18", "resnet20", "resnet32", "resnet44", "resnet56"]
+ScoreName = Literal[
+    "quantod",
+    "msp",
+    "max_logit",
+    "energy",
+    "odin",
+    "mahalanobis",
+    "mahalanobis_perturbed",
+    "relative_mahalanobis",
+    "gem",
+    "gem_perturbed",
+    "knn",
+]
+SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
+PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantOD:
+    """Fit a quantile-trained normalizing flow to a classifier's features and find outliers with it.
+
+    With no flags this runs the bundled demonstration: digits 0-7 against six outlier sets that need no download.
+    """
+
+    workdir: Path = Path("runs")
+    """Folder of the runs (<workdir>/quantod-<inlier>-<hash>/) and of the feature cache (<workdir>/cache/)."""
+    inlier: str = "digits"
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz."""
+    outliers: tuple[str, ...] | None = None
+    """Outlier sets: published names, names of folders under --data-dir, or NAME=/path. Default: the bundled sets for
+    digits, the six sets of Table 1 otherwise."""
+    data_dir: Path | None = None
+    """Folder that holds the published archives, unpacked."""
+    backbone: BackboneName | None = None
+    """Classifier. Default: wrn40_2 (QuantOD); wrn10_1 for the bundled demonstration."""
+    weights: Path | None = None
+    """Trained classifier (.npz, .safetensors, .pt): skips stage 1."""
+    preprocessing: Literal["energy_ood", "imagenet", "none"] | None = None
+    """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
+    preset paper and none in preset reference."""
+    preset: Literal["paper", "reference"] = "paper"
+    """Follow the paper's text, or the authors' released code where the two differ."""
+    flow: Literal["glow", "realnvp", "gin", "nice"] = "glow"
+    """Coupling block (QuantOD, Table 3)."""
+    blocks: int | None = None
+    """Coupling blocks. Default 8 (QuantOD, Table 3); 4 for the demonstration."""
+    layers: int = 2
+    """Hidden-to-hidden linear layers of each subnet; a subnet has two more, in and out (QuantOD, Table 3)."""
+    width: int | None = None
+    """Neurons of each hidden layer. Default 512 (QuantOD, Table 3); 128 for the demonstration."""
+    clamp: float = 3.0
+    """Bound on the log-scale of a coupling block (QuantOD, Table 3)."""
+    loss: Literal["quantile", "mean", "min"] = "quantile"
+    """Statistic of the batch's log-likelihoods that is maximised (QuantOD, eq. 4)."""
+    q: float = 0.05
+    """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
+    epochs: int | None = None
+    """Stage 1 epochs. Default 100 (QuantOD); 8 for the demonstration."""
+    flow_epochs: int | None = None
+    """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
+    views: int | None = None
+    """Flip-and-crop views of the training set the flow sees, cached; epoch e uses view e mod V; 0 = the plain images.
+    Default: as many as flow epochs on an accelerator, 5 on a CPU; 0 for the demonstration."""
+    shuffle: bool | None = None
+    """Shuffle the flow's training rows every epoch. Default: yes in preset paper, file order in reference."""
+    scores: tuple[ScoreName, ...] = SCORES
+    """Methods to evaluate."""
+    protocol: Literal["paper", "full"] = "full"
+    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone; likelihoods and scores are float32 always."""
+    random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
+    """Generator of the dropout masks: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
+    batch_size: int = 128
+    """Rows of one training step over all devices (QuantOD)."""
+    score_batch_size: int | None = None
+    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU."""
+    calibration_tpr: float = 0.95
+    """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
+    seed: int = 0
+    """Seed of initialisation, shuffling, augmentation and dropout."""
+    tensorboard: bool = False
+    """Also write the curves as TensorBoard events (needs the tracking extra)."""
+    run: str | None = None
+    """Name of the run's folder under --workdir. Default: quantod-<inlier>-<hash of the settings>."""
+    resume: bool = False
+    """Continue an unfinished run."""
+    overwrite: bool = False
+    """Delete the run's folder first; the feature cache stays."""
+
+
+# The bundled demonstration: sizes at which two CPU cores need about a minute.
+DEMONSTRATION: dict[str, Any] = {
+    "backbone": "wrn10_1",
+    "blocks": 4,
+    "width": 128,
+    "epochs": 8,
+    "flow_epochs": 20,
+    "views": 0,
+}
+# QuantOD, "Meta-parameters".
+FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "epochs": 100}
+FLOW_EPOCHS = {"paper": 50, "reference": 25}
+# Where the run happens, or whether it may go on: no part of what it computes.
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "score_batch_size", "tensorboard")
+
+
+def parse(argv: list[str] | None = None) -> QuantOD:
+    """The settings given on the command line; unknown or malformed flags exit with status 2."""
+    return tyro.cli(QuantOD, args=argv, prog="python -m experiments.quantod")
+
+
+def resolve(config: QuantOD, *, accelerator: bool) -> QuantOD:
+    """Settings without a None that the run computes with; raises ValueError on a combination that cannot run."""
+    from quantjax.checks import check_interval
+    from quantjax.data.bundled import BUNDLED_OUTLIERS
+
+    demonstration = config.inlier == "digits"
+    defaults = DEMONSTRATION if demonstration else FULL_SIZE
+    config = fill(config, **defaults)
+    config = fill(
+        config,
+        outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
+        flow_epochs=FLOW_EPOCHS[config.preset],
+        shuffle=config.preset == "paper",
+        score_batch_size=1024 if accelerator else 128,
+    )
+    config = fill(config, views=config.flow_epochs if accelerator else 5)
+    if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
+        config = dataclasses.replace(config, loss="min" if config.q == 0.0 else "mean", q=0.05)
+    if config.loss == "quantile" and not 0.0 <= config.q < 1.0:
+        raise ValueError(f"--q must lie in [0, 1), got {config.q}; for the mean use --loss mean")
+    check_interval("--calibration-tpr", config.calibration_tpr, 0.0, 1.0, closed="neither")
+    for name, least in (("blocks", 1), ("layers", 0), ("width", 1), ("views", 0), ("flow_epochs", 1), ("batch_size", 2)):
+        check_interval("--" + name.replace("_", "-"), getattr(config, name), least, float("inf"))
+    check_interval("--epochs", config.epochs or 0, 0 if config.weights else 1, float("inf"))
+    check_interval("--clamp", config.clamp, 0.0, float("inf"), closed="neither")
+    if not config.scores:
+        raise ValueError("--scores must name at least one method, got none")
+    return config
+
+
+def fill(config: QuantOD, **defaults: Any) -> QuantOD:
+    """`config` with its None fields replaced."""
+    return dataclasses.replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
+
+
+def describe(config: QuantOD) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def identity(config: QuantOD) -> dict[str, Any]:
+    """The part of the settings that decides the numbers; weights count by content, not by path."""
+    settings = {k: v for k, v in describe(config).items() if k not in PLACE}
+    if config.weights is not None and config.weights.is_file():
+        settings["weights"] = hashlib.sha256(config.weights.read_bytes()).hexdigest()[:16]
+    return settings
+
+
+def run_name(config: QuantOD) -> str:
+    """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    return config.run or f"quantod-{config.inlier.split('=')[0].replace(':', '_')}-{digest}"
