@@ -48,6 +48,8 @@ class QuantOD:
     digits, the six sets of Table 1 otherwise."""
     data_dir: Path | None = None
     """Folder that holds the published archives, unpacked."""
+    image_size: int = 32
+    """Side of the images in pixels: short side resized, then the centre cut, as torchvision does."""
     backbone: BackboneName | None = None
     """Classifier. Default: wrn40_2 (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
