@@ -4,7 +4,7 @@ The quantile is the one reduction that the library does itself, because it is a 
 
     L_q = -((1 - r) l_(f) + r l_(c)),   f = floor(h), c = ceil(h), r = h - f, h = q (n - 1),
 
-with l_(0) <= ... <= l_(n-1) the log-likelihoods of the n rows that are no padding. Taghikhah et al. (AAAI 2024), eq. 5.
+with l_(0) <= ... <= l_(n-1) the log-likelihoods of the n rows that are no padding. Taghikhah et al. (AAAI 2024), eq. 4.
 Only the two rows (f) and (c) carry gradient. The two-row form uses this: it runs the whole batch forward without
 gradient, picks the two rows, and differentiates them alone, under the rows' own dropout masks.
 """
@@ -49,7 +49,7 @@ def quantile_nll(log_likelihoods: Array, q: float, mask: Array | None = None) ->
 
     Equal to -torch.quantile(log_likelihoods, q) in value and gradient; among tied rows one is picked, so a gradient
     compares after summing over ties. mask [N] bool is False for padded rows. q = 0 is the smallest log-likelihood.
-    Raises ValueError on a wrong shape, no rows, or q outside [0, 1). Source: Taghikhah et al. (AAAI 2024), eq. 5.
+    Raises ValueError on a wrong shape, no rows, or q outside [0, 1). Source: Taghikhah et al. (AAAI 2024), eq. 4.
     """
     rows, weights = quantile_rows(jax.lax.stop_gradient(log_likelihoods), q, mask)
     return -jnp.sum(weights * log_likelihoods[rows].astype(jnp.float32))

@@ -1,0 +1,154 @@
+"""How well a score tells inliers from outliers, exactly and with ties, in numpy float64.
+
+Every function takes outlier scores, higher = more outlying, and returns fractions in 0..1. `positive` names the class
+whose recall the true positive rate counts: "inlier" as Taghikhah et al. (AAAI 2024) report, "outlier" as most newer
+benchmarks do. AUROC is the same for both; the false positive rate and the average precision are not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from quantjax.checks import check_choice, check_interval, check_same_length, check_shape
+
+
+class Roc(NamedTuple):
+    """A ROC curve: (0, 0) first, then one point per distinct score, strictest decision first."""
+
+    fpr: np.ndarray  # [T] false positive rate, 0..1, not decreasing
+    tpr: np.ndarray  # [T] true positive rate, 0..1, not decreasing
+    thresholds: np.ndarray  # [T] outlier scores; positive when score <= t (positive inlier) or >= t (positive outlier)
+
+
+class Calibration(NamedTuple):
+    """A decision threshold on the outlier score and what it keeps: an input is an outlier iff score > threshold."""
+
+    source: str  # which inliers the threshold was set on
+    n: int  # how many
+    promised_tpr: float  # least fraction of them at or below the threshold, 0..1
+    achieved_tpr: float  # fraction of the checked inliers at or below the threshold, 0..1
+    threshold: float  # outlier score, so -threshold for a log-likelihood score is tau in nats
+
+
+def roc_curve(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inlier") -> Roc:
+    """Return every point of the ROC curve of scores_in [N] against scores_out [M]; no point is thinned out.
+
+    Raises ValueError on a wrong rank, an empty side, NaN scores or an unknown `positive`.
+    """
+    true_positives, false_positives, values = _cumulative_counts(scores_in, scores_out, positive)
+    sign = 1.0 if positive == "outlier" else -1.0
+    return Roc(
+        fpr=np.concatenate([[0.0], false_positives / false_positives[-1]]),
+        tpr=np.concatenate([[0.0], true_positives / true_positives[-1]]),
+        thresholds=sign * np.concatenate([[np.inf], values]),
+    )
+
+
+def fpr_at_tpr(scores_in: ArrayLike, scores_out: ArrayLike, tpr: float = 0.95, positive: str = "inlier") -> float:
+    """Return the false positive rate at the first point of the ROC curve whose true positive rate is at least tpr.
+
+    With positive="inlier": the fraction of outliers taken for inliers when at least tpr of the inliers are kept.
+    Raises ValueError as roc_curve does, and for tpr outside (0, 1].
+    """
+    check_interval("tpr", tpr, 0.0, 1.0, closed="right")
+    curve = roc_curve(scores_in, scores_out, positive)
+    return float(curve.fpr[np.argmax(curve.tpr >= tpr)])
+
+
+def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Return the probability that an outlier scores above an inlier, ties counted half: the area under the ROC curve.
+
+    Raises ValueError as roc_curve does.
+    """
+    curve = roc_curve(scores_in, scores_out)
+    return float(np.trapezoid(curve.tpr, curve.fpr))
+
+
+def average_precision(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inlier") -> float:
+    """Return sum_t (recall_t - recall_(t-1)) precision_t over distinct thresholds, the step form of the AUPR.
+
+    It depends on the ratio of the two sets as well as on the scores: chance level is the share of positives.
+    Raises ValueError as roc_curve does.
+    """
+    true_positives, false_positives, _ = _cumulative_counts(scores_in, scores_out, positive)
+    precision = true_positives / (true_positives + false_positives)
+    return float(np.sum(np.diff(true_positives, prepend=0) * precision) / true_positives[-1])
+
+
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Return the fraction of rows whose largest logit is at the label; logits [N, K], labels [N] integers.
+
+    Raises ValueError on a wrong rank, lengths that differ, or no rows.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    check_shape("logits", logits, "[N, K]")
+    check_shape("labels", labels, "[N]")
+    check_same_length(logits=logits, labels=labels)
+    if len(labels) == 0:
+        raise ValueError("labels must have at least one row, got none")
+    return float(np.mean(logits.argmax(axis=1) == labels))
+
+
+def threshold_at_tpr(scores: ArrayLike, tpr: float = 0.95) -> float:
+    """Return the smallest t such that at least the fraction tpr of inlier scores [N] is <= t; outlier iff score > t.
+
+    On scores = -log-likelihood, -t is the largest tau that keeps at least tpr of the inliers at log-likelihood >= tau
+    (Taghikhah et al., AAAI 2024, inference). t is one of the scores, so comparing in their own precision is exact.
+    Raises ValueError on a wrong rank, no scores, NaN, or tpr outside (0, 1].
+    """
+    check_interval("tpr", tpr, 0.0, 1.0, closed="right")
+    ordered = np.sort(_scores("scores", scores))
+    kept = np.arange(1, len(ordered) + 1) / len(ordered)
+    return float(ordered[np.argmax(kept >= tpr)])
+
+
+def calibrate(
+    scores: ArrayLike, *, source: str, tpr: float = 0.95, check_scores: ArrayLike | None = None
+) -> Calibration:
+    """Set the threshold on held-out inlier scores [N] and measure what it keeps.
+
+    check_scores [M] are scores of other inliers on which achieved_tpr is measured, wanted where the calibrating rows
+    must not judge themselves; None measures on scores. `source` says in words where the calibrating rows come from.
+    Raises ValueError as threshold_at_tpr does.
+    """
+    threshold = threshold_at_tpr(scores, tpr)
+    judged = _scores(
+        "scores" if check_scores is None else "check_scores", scores if check_scores is None else check_scores
+    )
+    return Calibration(source, len(np.asarray(scores)), float(tpr), float(np.mean(judged <= threshold)), threshold)
+
+
+def _cumulative_counts(
+    scores_in: ArrayLike, scores_out: ArrayLike, positive: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many positives and negatives reach each distinct value, and the values, highest = most positive."""
+    check_choice("positive", positive, ("inlier", "outlier"))
+    inliers, outliers = _scores("scores_in", scores_in), _scores("scores_out", scores_out)
+    if positive == "outlier":
+        values, is_positive = (
+            np.concatenate([outliers, inliers]),
+            np.arange(len(outliers) + len(inliers)) < len(outliers),
+        )
+    else:
+        values, is_positive = (
+            -np.concatenate([inliers, outliers]),
+            np.arange(len(inliers) + len(outliers)) < len(inliers),
+        )
+    order = np.argsort(-values, kind="stable")
+    values, is_positive = values[order], is_positive[order]
+    last_of_ties = np.flatnonzero(np.concatenate([values[1:] != values[:-1], [True]]))
+    true_positives = np.cumsum(is_positive)[last_of_ties]
+    return true_positives, last_of_ties + 1 - true_positives, values[last_of_ties]
+
+
+def _scores(name: str, scores: ArrayLike) -> np.ndarray:
+    array = np.asarray(scores, np.float64)
+    check_shape(name, array, "[N]")
+    if len(array) == 0:
+        raise ValueError(f"{name} must have at least one score, got none")
+    if np.isnan(array).any():
+        raise ValueError(f"{name} must not be NaN, got NaN in {int(np.isnan(array).sum())} of {len(array)} rows")
+    return array
