@@ -1,0 +1,112 @@
+"""Run a pure function over a whole data set in padded batches of one size: one compilation whatever N."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from quantjax.checks import check_interval
+from quantjax.parallel import data_parallel
+from quantjax.types import PyTree
+
+Report = Callable[[int, int], None]
+
+# Batches that may be on their way before the oldest result is read: the device never waits for the host, and memory
+# stays that of a few batches.
+IN_FLIGHT = 4
+
+
+def batched(
+    fn: Callable[..., PyTree], *, batch_size: int, shared: int = 0, devices: Sequence[Any] | None = None
+) -> Callable[..., PyTree]:
+    """Make `run(*shared, arrays, report=None)`, which maps fn over the rows of `arrays` and returns NumPy arrays.
+
+    fn(*shared, batch) -> pytree of [B, ...] must treat each row by itself; `batch` has the structure of `arrays`, a
+    pytree of [N, ...] arrays. The first `shared` arguments (weights, say) go to every batch whole; give weights this
+    way rather than by closure, so that they are no constants of the compiled program. `batch_size` is the number of
+    rows over all `devices` (default: all local ones), rounded up to a multiple of their number. The last batch is
+    filled up with repetitions of its last row, whose results are dropped.
+
+    `run` compiles at its first call and again only for other row shapes or dtypes: `run(*shared, first_rows)` is a
+    warm-up. It calls `report(done, total)`, in rows, when a batch's results have arrived. It raises ValueError when
+    there is no array or when arrays differ in length.
+    """
+    check_interval("batch_size", batch_size, 1, float("inf"))
+    count = len(devices) if devices is not None else jax.local_device_count()
+    size = -(-batch_size // count) * count
+
+    def call(*args: Any, axis_name: str | None = None) -> PyTree:
+        del axis_name  # rows are independent: nothing to reduce
+        return fn(*args)
+
+    step = data_parallel(call, (*(None,) * shared, 0), 0, devices=devices)
+
+    def run(*args: PyTree, report: Report | None = None) -> PyTree:
+        *whole, arrays = args
+        arrays = jax.tree.map(np.asarray, arrays)
+        total = _length(arrays)
+        if not total:
+            return _no_rows(fn, whole, arrays)
+        results: list[PyTree] = []
+        waiting: deque[tuple[PyTree, int]] = deque()
+
+        def fetch() -> None:
+            result, rows = waiting.popleft()
+            results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], result))
+            if report is not None:
+                report(min(len(results) * size, total), total)
+
+        for batch, rows in _padded(arrays, total, size):
+            result = step(*whole, batch)
+            jax.tree.map(lambda leaf: leaf.copy_to_host_async(), result)
+            waiting.append((result, rows))
+            if len(waiting) > IN_FLIGHT:
+                fetch()
+        while waiting:
+            fetch()
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+    return run
+
+
+def map_batches(
+    fn: Callable[[PyTree], PyTree],
+    arrays: PyTree,
+    *,
+    batch_size: int,
+    report: Report | None = None,
+    devices: Sequence[Any] | None = None,
+) -> PyTree:
+    """fn(batch) over all rows of `arrays`, a pytree of [N, ...] -> pytree of NumPy [N, ...]; see `batched`.
+
+    Every call compiles anew: for several data sets make one `batched` function.
+    """
+    return batched(fn, batch_size=batch_size, devices=devices)(arrays, report=report)
+
+
+def _length(arrays: PyTree) -> int:
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(arrays)}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"arrays must share one leading axis of rows, got leading sizes {sorted(map(str, lengths))}")
+    return lengths.pop()
+
+
+def _padded(arrays: PyTree, total: int, size: int) -> Iterator[tuple[PyTree, int]]:
+    for start in range(0, total, size):
+        rows = min(size, total - start)
+        yield jax.tree.map(lambda a, start=start, rows=rows: _fill(a[start : start + rows], size), arrays), rows
+
+
+def _fill(rows: np.ndarray, size: int) -> np.ndarray:
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+def _no_rows(fn: Callable[..., PyTree], whole: Sequence[PyTree], arrays: PyTree) -> PyTree:
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), arrays)
+    return jax.tree.map(lambda s: np.zeros((0, *s.shape[1:]), s.dtype), jax.eval_shape(fn, *whole, one))
