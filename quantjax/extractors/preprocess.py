@@ -1,0 +1,27 @@
+"""Standardisation of images; which one belongs to the weights, not to the method."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.types import Array, Preprocessing
+
+NONE = Preprocessing()
+# the CIFAR statistics of Liu et al. (Energy-based OOD detection, NeurIPS 2020), also Hendrycks et al.'s
+ENERGY_OOD = Preprocessing((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def standardise(images: Array, preprocessing: Preprocessing) -> Array:
+    """(images - mean) / std per channel, float32, for images [B, H, W, C] that are uint8 (0..255) or floats in [0, 1].
+
+    Raises ValueError when the number of channels is not that of `preprocessing`, TypeError for other integers.
+    """
+    if images.ndim != 4 or images.shape[-1] != len(preprocessing.mean):
+        raise ValueError(f"images must have shape [B, H, W, {len(preprocessing.mean)}], got {list(images.shape)}")
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 in 0..255 or floats in 0..1, got {images.dtype}")
+    full = 255.0 if images.dtype == jnp.uint8 else 1.0
+    mean, std = (np.asarray(v, np.float64).reshape(1, 1, 1, -1) for v in preprocessing)
+    return images.astype(jnp.float32) * jnp.float32(1.0 / (full * std)) - jnp.float32(mean / std)
