@@ -1,0 +1,139 @@
+"""A normalizing flow as a tuple of pure functions, and what is built from any of them.
+
+Direction: `forward` maps data x to the latent z, `inverse` maps back, so that with a standard normal latent
+log p(x) = log N(z; 0, I) + log |det dz/dx| (Dinh et al., "Density estimation using Real NVP", ICLR 2017, eq. 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from quantjax import gaussian
+from quantjax.checks import check_shape
+from quantjax.types import Array, PyTree
+
+
+class Transform(Protocol):
+    """One direction of a flow."""
+
+    def __call__(self, params: PyTree, x: Array, masks: PyTree = None, /) -> tuple[Array, Array]:
+        """Return the mapped rows [B, D] and log |det| of the map's Jacobian [B], nats."""
+        ...
+
+
+def no_masks(key: Array, batch: int) -> None:
+    """Draw the masks of a flow without dropout: none."""
+    del key, batch
+
+
+class Flow(NamedTuple):
+    """An invertible map of rows; it holds no arrays that an optimiser should see."""
+
+    init: Callable[[Array, Array], PyTree]
+    """(key, x [B, D]) -> params; data-dependent layers normalise these rows."""
+    forward: Transform
+    """(params, x [B, D], masks=None) -> (z [B, D], log |det dz/dx| [B]); masks=None is evaluation mode, no dropout."""
+    inverse: Transform
+    """(params, z [B, D], masks=None) -> (x [B, D], log |det dx/dz| [B])."""
+    draw_masks: Callable[[Array, int], PyTree] = no_masks
+    """(key, B) -> bool arrays whose batch axis is -2, all dropout of one step; None where there is no dropout."""
+
+
+def chain(*flows: Flow, **named: Flow) -> Flow:
+    """Apply flows one after the other, first one first, the named ones last.
+
+    params and masks are dicts by name, "0", "1", ... for flows without one; flows that have none are left out.
+    Initialisation runs through the chain: each flow is initialised on the output of the flows before it.
+    """
+    links = {str(i): flow for i, flow in enumerate(flows)} | named
+
+    def init(key: Array, x: Array) -> PyTree:
+        params = {}
+        for (name, flow), flow_key in zip(links.items(), jax.random.split(key, len(links)), strict=True):
+            params[name] = flow.init(flow_key, x)
+            x, _ = flow.forward(params[name], x)
+        return _without_empty(params)
+
+    def run(params: PyTree, x: Array, masks: PyTree, direction: str) -> tuple[Array, Array]:
+        log_det = jnp.zeros(x.shape[0], jnp.float32)
+        for name in links if direction == "forward" else reversed(links):
+            transform = getattr(links[name], direction)
+            x, change = transform(params.get(name), x, None if masks is None else masks.get(name))
+            log_det = log_det + change
+        return x, log_det
+
+    def draw_masks(key: Array, batch: int) -> PyTree:
+        keys = jax.random.split(key, len(links))
+        masks = {name: flow.draw_masks(k, batch) for (name, flow), k in zip(links.items(), keys, strict=True)}
+        return _without_empty(masks) or None
+
+    return Flow(
+        init,
+        lambda params, x, masks=None: run(params, x, masks, "forward"),
+        lambda params, z, masks=None: run(params, z, masks, "inverse"),
+        draw_masks,
+    )
+
+
+def _without_empty(trees: dict[str, PyTree]) -> dict[str, PyTree]:
+    return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
+
+
+def invert(flow: Flow) -> Flow:
+    """Swap the two directions; initialisation still normalises rows at the input of the original `forward`."""
+    return Flow(flow.init, flow.inverse, flow.forward, flow.draw_masks)
+
+
+def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
+    """Chain `blocks` flows of equal shapes with parameters stacked on a leading axis, under `lax.scan`.
+
+    One block is traced and compiled, whatever their number. `make(constants of block k)` builds block k;
+    the leaves of `constants` are [blocks, ...] and stay out of params, so that no optimiser touches them.
+    """
+
+    def init(key: Array, x: Array) -> PyTree:
+        def step(h: Array, block: Any) -> tuple[Array, PyTree]:
+            block_key, values = block
+            flow = make(values)
+            params = flow.init(block_key, h)
+            return flow.forward(params, h)[0], params
+
+        return jax.lax.scan(step, x, (jax.random.split(key, blocks), constants))[1]
+
+    def run(params: PyTree, x: Array, masks: PyTree, direction: str) -> tuple[Array, Array]:
+        def step(h: Array, block: Any) -> tuple[Array, Array]:
+            block_params, values, block_masks = block
+            return getattr(make(values), direction)(block_params, h, block_masks)
+
+        x, log_dets = jax.lax.scan(step, x, (params, constants, masks), reverse=direction == "inverse")
+        return x, log_dets.sum(axis=0)
+
+    def draw_masks(key: Array, batch: int) -> PyTree:
+        first = make(jax.tree.map(lambda leaf: leaf[0], constants))
+        return jax.lax.map(lambda block_key: first.draw_masks(block_key, batch), jax.random.split(key, blocks))
+
+    return Flow(
+        init,
+        lambda params, x, masks=None: run(params, x, masks, "forward"),
+        lambda params, z, masks=None: run(params, z, masks, "inverse"),
+        draw_masks,
+    )
+
+
+def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -> Array:
+    """Log-density of rows x [B, D] under the flow with a standard normal latent: [B] nats, float32, higher = likelier.
+
+    Raises ValueError unless x has two axes. Source: Dinh et al. (2017), eq. 3.
+    """
+    check_shape("x", x, "[B, D]")
+    z, log_det = flow.forward(params, x.astype(jnp.float32), masks)
+    return gaussian.standard_log_density(z.astype(jnp.float32)) + log_det.astype(jnp.float32)
+
+
+def sample(flow: Flow, params: PyTree, key: Array, shape: tuple[int, int]) -> Array:
+    """Draw rows [N, D] from the flow, shape = (N, D); the latent is standard normal, dropout is off."""
+    return flow.inverse(params, jax.random.normal(key, shape, jnp.float32))[0]

@@ -1,0 +1,95 @@
+"""Flow layers that mix or rescale features: ActNorm, a fixed permutation, a learned invertible matrix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.flows.base import Flow
+from quantjax.types import Array, PyTree
+
+RELATIVE_FLOOR = 1e-4
+ABSOLUTE_FLOOR = 1e-6
+
+
+def actnorm() -> Flow:
+    """Rescale every feature: z = x * exp(scale) + bias, log |det| = sum(scale).
+
+    `init` gives the rows it sees mean 0 and unbiased standard deviation 1 per feature. The deviation is floored at
+    1e-4 of the largest feature's (1e-6 if all are constant), so that a dead feature gives no NaN.
+    Raises ValueError on fewer than 2 rows, which have no deviation.
+    Source: Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.1.
+    """
+
+    def init(key: Array, x: Array) -> PyTree:
+        del key
+        if x.shape[0] < 2:
+            raise ValueError(f"x must have at least 2 rows to initialise ActNorm, got {x.shape[0]}; pass a whole batch")
+        deviation = jnp.std(x, axis=0, ddof=1)
+        floor = jnp.maximum(RELATIVE_FLOOR * deviation.max(), ABSOLUTE_FLOOR)
+        scale = -jnp.log(jnp.maximum(deviation, floor))
+        return {"scale": scale, "bias": -jnp.mean(x * jnp.exp(scale)[None, :], axis=0)}
+
+    def forward(params: PyTree, x: Array, masks: PyTree = None) -> tuple[Array, Array]:
+        del masks
+        z = x * jnp.exp(params["scale"])[None, :] + params["bias"][None, :]
+        return z, jnp.broadcast_to(params["scale"].sum(), x.shape[:1])
+
+    def inverse(params: PyTree, z: Array, masks: PyTree = None) -> tuple[Array, Array]:
+        del masks
+        x = (z - params["bias"][None, :]) * jnp.exp(-params["scale"])[None, :]
+        return x, jnp.broadcast_to(-params["scale"].sum(), z.shape[:1])
+
+    return Flow(init, forward, inverse)
+
+
+def permutation(order: Array) -> Flow:
+    """Reorder the features: z[:, i] = x[:, order[i]], log |det| = 0; nothing is learned, params is None.
+
+    order: [D] integers, each of 0..D-1 once. It is a constant of the flow, not a parameter.
+    """
+
+    def move(x: Array, index: Array) -> tuple[Array, Array]:
+        moved = x.at[:, index].get(unique_indices=True, mode="promise_in_bounds")
+        return moved, jnp.zeros(x.shape[0], x.dtype)
+
+    return Flow(
+        lambda key, x: None,
+        lambda params, x, masks=None: move(x, jnp.asarray(order)),
+        lambda params, z, masks=None: move(z, jnp.argsort(jnp.asarray(order))),
+    )
+
+
+def invertible_linear() -> Flow:
+    """Mix the features by a learned matrix: z = x W^T with W = L U, log |det| = sum(log |diag U|).
+
+    The one parameter `lu` [D, D] packs both factors as LAPACK does: the unit lower triangular L below the diagonal,
+    U on and above it. W starts as a random orthogonal matrix, its rows in the order that partial pivoting gives them,
+    which is why no permutation factor is needed.
+    Source: Kingma and Dhariwal (2018), section 3.2 (the LU form and its log-determinant).
+    """
+
+    def init(key: Array, x: Array) -> PyTree:
+        size = x.shape[1]
+        orthogonal, _ = jnp.linalg.qr(jax.random.normal(key, (size, size), jnp.float32))
+        return {"lu": jax.lax.linalg.lu(orthogonal)[0]}
+
+    def factors(params: PyTree) -> tuple[Array, Array]:
+        lu = params["lu"]
+        return jnp.tril(lu, -1) + jnp.eye(lu.shape[0], dtype=lu.dtype), jnp.triu(lu)
+
+    def log_det(params: PyTree, rows: int) -> Array:
+        return jnp.broadcast_to(jnp.log(jnp.abs(jnp.diagonal(params["lu"]))).sum(), (rows,))
+
+    def forward(params: PyTree, x: Array, masks: PyTree = None) -> tuple[Array, Array]:
+        del masks
+        lower, upper = factors(params)
+        return (x @ upper.T) @ lower.T, log_det(params, x.shape[0])
+
+    def inverse(params: PyTree, z: Array, masks: PyTree = None) -> tuple[Array, Array]:
+        del masks
+        lower, upper = factors(params)
+        half = jax.scipy.linalg.solve_triangular(lower, z.T, lower=True, unit_diagonal=True)
+        return jax.scipy.linalg.solve_triangular(upper, half).T, -log_det(params, z.shape[0])
+
+    return Flow(init, forward, inverse)

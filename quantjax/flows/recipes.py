@@ -1,0 +1,70 @@
+"""Whole flows as papers describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.checks import check_choice
+from quantjax.flows.base import Flow, chain, stack
+from quantjax.flows.coupling import gin, glow, nice, realnvp
+from quantjax.flows.layers import actnorm, invertible_linear, permutation
+
+COUPLINGS: dict[str, Callable[..., Flow]] = {"glow": glow, "realnvp": realnvp, "gin": gin, "nice": nice}
+MIXINGS = ("linear", "permutation")
+
+
+def seeded_permutations(dimension: int, blocks: int) -> np.ndarray:
+    """Fixed permutations [blocks, D] int32 of QuantOD's released program: seed (k // 2) * blocks + k % 2 for block k."""
+    seeds = [(k // 2) * blocks + k % 2 for k in range(blocks)]
+    orders = [np.random.RandomState(seed).permutation(dimension) for seed in seeds]
+    return np.stack(orders).astype(np.int32)
+
+
+def quantod(
+    kind: str = "glow",
+    *,
+    dimension: int,
+    blocks: int = 8,
+    layers: int = 2,
+    width: int = 512,
+    dropout: float = 0.3,
+    clamp: float = 3.0,
+    mixing: str = "linear",
+    permutations: np.ndarray | None = None,
+    dtype: Any = jnp.float32,
+) -> Flow:
+    """Build the flow of QuantOD on D = `dimension` features: `blocks` equal blocks, parameters stacked [blocks, ...].
+
+    kind: glow, realnvp, gin or nice (the coupling). mixing: "linear" is ActNorm, coupling, learned matrix, as the
+    paper says; "permutation" is ActNorm, fixed permutation, coupling, as its released program does, with
+    `permutations` [blocks, D] in place of the seeded ones if given. layers: each network has layers + 2 linear layers.
+    Raises ValueError on an unknown kind or mixing, blocks < 1, layers < 0, width < 1, dimension < 2, dropout
+    outside [0, 1), permutations that are none.
+    Source: Taghikhah et al., "Quantile-based maximum likelihood training for outlier detection", AAAI 2024.
+    """
+    check_choice("kind", kind, COUPLINGS)
+    check_choice("mixing", mixing, MIXINGS)
+    for name, value, least in (("blocks", blocks, 1), ("layers", layers, 0), ("width", width, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    coupling = COUPLINGS[kind](dimension, layers=layers, width=width, dropout=dropout, clamp=clamp, dtype=dtype)
+    if mixing == "linear":
+        if permutations is not None:
+            raise ValueError('permutations are used with mixing="permutation" only, got mixing="linear"')
+        return stack(lambda _: chain(actnorm=actnorm(), coupling=coupling, linear=invertible_linear()), (), blocks)
+    orders = seeded_permutations(dimension, blocks) if permutations is None else np.asarray(permutations, np.int32)
+    _check_permutations(orders, blocks, dimension)
+    return stack(
+        lambda order: chain(actnorm=actnorm(), permutation=permutation(order), coupling=coupling), orders, blocks
+    )
+
+
+def _check_permutations(orders: np.ndarray, blocks: int, dimension: int) -> None:
+    if orders.shape != (blocks, dimension):
+        raise ValueError(f"permutations must have shape [{blocks}, {dimension}], got {list(orders.shape)}")
+    if not (np.sort(orders, axis=1) == np.arange(dimension)[None, :]).all():
+        raise ValueError(f"every row of permutations must hold 0..{dimension - 1} once each")
