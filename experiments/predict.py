@@ -1,0 +1,123 @@
+"""Inlier or outlier? Apply the detector of a run to image files.
+
+    python -m experiments.predict --run runs/quantod-digits-1a2b3c4d photo.png folder/
+
+One line per image: decision, class, confidence, score and threshold; --json prints one JSON object per line instead.
+A few seconds on any machine, most of them for compilation. Exit status: 0 all images judged, 1 some could not be read
+(the others are judged), 2 nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+BATCH = 128
+CHUNK = 1024  # images held in memory at a time
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = parse(argv)
+    try:
+        predictor, facts = open_detector(options.run)
+        paths = list_images(options.paths)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    unread = 0
+    for start in range(0, len(paths), CHUNK):
+        images, read, errors = read_images(paths[start : start + CHUNK], facts.image_size)
+        unread += len(errors)
+        for error in errors:
+            print(f"error: {error}", file=sys.stderr)
+        if read:
+            for row in rows(read, predictor.predict(images), facts):
+                print(json.dumps(row) if options.json else to_line(row), flush=True)
+    return 0 if not unread else 2 if unread == len(paths) else 1
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; malformed flags exit with status 2."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.predict", description=__doc__.split("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run, or of a detector")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
+    return parser.parse_args(argv)
+
+
+def open_detector(run: Path) -> tuple[Any, Any]:
+    """(predictor, detector) of a run's folder or of a detector's own folder."""
+    folder = run if (run / "detector.json").is_file() else run / "detector"
+    if not run.is_dir():
+        raise FileNotFoundError(f"--run must be the folder of a run, {run} does not exist or is no folder")
+    if not (folder / "detector.json").is_file():
+        raise FileNotFoundError(f"{run} holds no detector: the run is not finished, or it is another kind of folder")
+    from quantjax import detector
+
+    loaded = detector.load(folder)
+    return detector.predictor(loaded, batch_size=BATCH), loaded
+
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, and all images below the folders, sorted; ValueError for a folder without images."""
+    return [file for path in paths for file in _expand(path)]
+
+
+def _expand(path: Path) -> Iterator[Path]:
+    from quantjax.data.images import SUFFIXES, is_image_name
+
+    if not path.is_dir():
+        yield path
+        return
+    files = sorted(file for file in path.rglob("*") if is_image_name(file) and file.is_file())
+    if not files:
+        raise ValueError(f"{path} holds no images (looked for {', '.join(sorted(SUFFIXES))}, subfolders included)")
+    yield from files
+
+
+def read_images(paths: Sequence[Path], size: int) -> tuple[Any, list[Path], list[str]]:
+    """(images uint8 [N, size, size, 3], the paths they come from, one error per unreadable file)."""
+    import numpy as np
+
+    from quantjax.data.images import fit, read_image
+
+    images, read, errors = [], [], []
+    for path in paths:
+        try:
+            images.append(fit(read_image(path), size))
+            read.append(path)
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    return np.stack(images) if images else None, read, errors
+
+
+def rows(paths: Sequence[Path], prediction: Any, detector: Any) -> Iterator[dict[str, Any]]:
+    """One plain dict per image; `class` is the classifier's, which says little about an outlier."""
+    for path, outlier, label, confidence, score in zip(paths, *(values.tolist() for values in prediction), strict=True):
+        yield {
+            "path": str(path),
+            "decision": "outlier" if outlier else "inlier",
+            "class": detector.class_names[label],
+            "confidence": confidence,
+            "score": score,
+            "threshold": detector.threshold,
+        }
+
+
+def to_line(row: dict[str, Any]) -> str:
+    """A row for people."""
+    sign = ">" if row["decision"] == "outlier" else "<="
+    judged = f"{row['class']} {100 * row['confidence']:.1f} %"
+    named = judged if row["decision"] == "inlier" else f"(nearest class {judged})"
+    return (
+        f"{row['decision']:8}{named:32} score {row['score']:.5g} {sign} threshold {row['threshold']:.5g}  {row['path']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
