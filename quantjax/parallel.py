@@ -1,0 +1,211 @@
+"""The one place that compiles: jit on one device, pmap over several, processes over several hosts.
+
+A function that may run on several devices takes `axis_name`: None on one device, `AXIS` when each device holds its
+share of the split arguments. Everything else (state, data sets, keys) is replicated and stays so from call to call,
+which is why results never need un-replicating.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from quantjax.types import Array, PyTree
+
+AXIS = "devices"
+
+Axes = int | None
+
+
+def data_parallel(
+    fn: Callable[..., PyTree],
+    in_axes: Sequence[Axes],
+    out_axes: Axes | Sequence[Axes],
+    *,
+    donate_argnums: Sequence[int] = (),
+    devices: Sequence[Any] | None = None,
+) -> Callable[..., PyTree]:
+    """Compile fn(*args, axis_name=...) for `devices` (default: all local ones) and return run(*args).
+
+    in_axes has one entry per argument: None = the same for every device, a = all its arrays are split along axis a,
+    whose length the number of devices must divide (`pad_axis` sees to it). out_axes, one entry or one per result,
+    is None for results that are equal on all devices, a for results to be joined along axis a. The buffers of
+    donate_argnums are given up to the results.
+
+    On one device this is jit with axis_name=None; on several it is pmap with axis_name=AXIS, over which fn reduces.
+    With several hosts every process calls run with its own share of the split arguments and gets its own share of the
+    joined results. Raises ValueError for a split length that does not divide.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    if len(devices) == 1 and jax.process_count() == 1:
+        return _on_one(fn, devices[0], tuple(donate_argnums))
+    across_hosts = None if jax.process_count() > 1 else devices
+    mapped = jax.pmap(
+        partial(fn, axis_name=AXIS),
+        axis_name=AXIS,
+        in_axes=tuple(in_axes),
+        out_axes=tuple(out_axes) if isinstance(out_axes, Sequence) else out_axes,
+        donate_argnums=tuple(donate_argnums),
+        devices=across_hosts,
+    )
+
+    def run(*args: PyTree) -> PyTree:
+        if len(args) != len(in_axes):
+            raise ValueError(f"in_axes names {len(in_axes)} arguments, got {len(args)}")
+        shares = [_split(arg, axis, len(devices)) for arg, axis in zip(args, in_axes, strict=True)]
+        result = mapped(*shares)
+        if isinstance(out_axes, Sequence):
+            joined = [_join(part, axis) for part, axis in zip(result, out_axes, strict=True)]
+            return type(result)(*joined) if hasattr(result, "_fields") else type(result)(joined)
+        return _join(result, out_axes)
+
+    return run
+
+
+def _on_one(fn: Callable[..., PyTree], device: Any, donate_argnums: tuple[int, ...]) -> Callable[..., PyTree]:
+    compiled = jax.jit(partial(fn, axis_name=None), donate_argnums=donate_argnums)
+    if device == jax.local_devices()[0]:
+        return compiled
+
+    def run(*args: PyTree) -> PyTree:
+        with jax.default_device(device):
+            return compiled(*args)
+
+    return run
+
+
+def _split(tree: PyTree, axis: Axes, count: int) -> PyTree:
+    def split(leaf: Any) -> Any:
+        shape = np.shape(leaf)
+        if shape[axis] % count:
+            raise ValueError(
+                f"an argument of shape {list(shape)} is split along axis {axis} over {count} devices, which do not "
+                f"divide {shape[axis]}; fill it up with pad_axis"
+            )
+        return leaf.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+
+    return tree if axis is None else jax.tree.map(split, tree)
+
+
+def _join(tree: PyTree, axis: Axes) -> PyTree:
+    def join(leaf: Array) -> Array:
+        shape = leaf.shape
+        return leaf.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+
+    return tree if axis is None else jax.tree.map(join, tree)
+
+
+def pad_axis(array: Any, axis: int, multiple: int, value: Any = 0) -> np.ndarray:
+    """Fill up `axis` of a host array with `value` until `multiple` divides its length; returns a NumPy array."""
+    array = np.asarray(array)
+    widths = [(0, -array.shape[axis] % multiple if i == axis % array.ndim else 0) for i in range(array.ndim)]
+    return np.pad(array, widths, constant_values=value)
+
+
+def replicate(tree: PyTree, devices: Sequence[Any] | None = None) -> PyTree:
+    """Copy a pytree of arrays to every one of `devices` (default: all local ones), once, before a loop of calls.
+
+    The result is fresh: donating it leaves `tree` alone.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    if jax.process_count() > 1:
+        devices = jax.devices()
+    if len(devices) == 1:
+        place: Any = devices[0]
+    else:
+        place = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda leaf: _fresh(leaf, place), tree)
+
+
+def _fresh(leaf: Any, place: Any) -> Array:
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_fresh(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.array(leaf), place, may_alias=False)
+
+
+def local_rows(tree: PyTree, axis_name: str | None, axis: int = 0) -> PyTree:
+    """Cut this device's share out of arrays drawn for the global batch; `tree` itself where axis_name is None.
+
+    Call it inside the compiled function. The rows of the global batch are dealt out in order, so device i of n gets
+    the i-th of n equal parts of `axis`. Raises ValueError when the number of devices does not divide it.
+    """
+    if axis_name is None:
+        return tree
+    count = jax.lax.axis_size(axis_name)
+
+    def own(leaf: Array) -> Array:
+        if leaf.shape[axis] % count:
+            raise ValueError(f"axis {axis} of shape {list(leaf.shape)} does not divide among {count} devices")
+        rows = leaf.shape[axis] // count
+        return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(axis_name) * rows, rows, axis)
+
+    return jax.tree.map(own, tree)
+
+
+def process_share(array: np.ndarray, axis: int) -> np.ndarray:
+    """Return the part of a host array that this process feeds; with one process, all of it.
+
+    Raises ValueError when the number of processes does not divide the axis.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    if array.shape[axis] % count:
+        raise ValueError(f"{count} processes do not divide axis {axis} of shape {list(array.shape)}; use pad_axis")
+    return np.split(array, count, axis)[index]
+
+
+def device_count(devices: Sequence[Any] | None = None) -> int:
+    """Return over how many devices, of all hosts, a split axis is dealt out."""
+    if jax.process_count() > 1:
+        return jax.device_count()
+    return jax.local_device_count() if devices is None else len(devices)
+
+
+def runs_loops_well(devices: Sequence[Any] | None = None) -> bool:
+    """Whether a loop of training steps belongs inside the compiled function.
+
+    Not on a CPU: XLA runs a convolution inside a while loop without its threaded kernels there, several to a hundred
+    times slower than the same convolution outside.
+    """
+    return (jax.local_devices() if devices is None else list(devices))[0].platform != "cpu"
+
+
+def wait(tree: PyTree) -> PyTree:
+    """Block until every array of `tree` is computed, and return it."""
+    return jax.block_until_ready(tree)
+
+
+def enable_compilation_cache(directory: str | Path) -> Path:
+    """Keep compiled programs in `directory`, so that the next process need not compile them; returns it, absolute."""
+    path = Path(directory).expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return path
+
+
+def connect_hosts(address: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Join `count` processes into one training run; call it first of all, in every process.
+
+    address is host:port of process 0, index this process's number. All three may stay None where the cluster tells
+    JAX (SLURM, TPU pods, Open MPI). On CPUs the processes talk over gloo.
+    """
+    with contextlib.suppress(AttributeError):  # an option of the CPU back end, chosen by itself in newer JAX
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, count, index)
+
+
+def device_summary(devices: Sequence[Any] | None = None) -> str:
+    """Return one line for reports, such as "1 x cpu" or "4 x NVIDIA A100 (gpu), 2 processes"."""
+    chosen = list(jax.devices() if devices is None else devices)
+    kinds = sorted({device.device_kind for device in chosen})
+    platform = chosen[0].platform
+    named = ", ".join(kinds) + ("" if kinds == [platform] else f" ({platform})")
+    processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{len(chosen)} x {named}{processes}"

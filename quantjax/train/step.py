@@ -1,0 +1,78 @@
+"""One optimiser step as a pure function: step(state, batch, key) -> (state, info)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from quantjax.types import Array, Batch, PyTree
+
+# (params, model_state, batch, key, axis_name=None) -> ((loss, model_state, info), grads), all of the global batch
+ValueAndGrad = Callable[..., tuple[tuple[Array, PyTree, dict[str, Array]], PyTree]]
+Step = Callable[..., tuple["TrainState", dict[str, Array]]]  # (state, batch, key, axis_name=None)
+
+
+class TrainState(NamedTuple):
+    """All that changes while training; save it and the key, and nothing is lost."""
+
+    params: PyTree
+    model_state: PyTree  # what the model carries beside its parameters, such as running statistics; () if nothing
+    opt_state: PyTree
+    step: Array  # int32 scalar, optimiser steps taken
+
+
+def init_state(params: PyTree, optimizer: optax.GradientTransformation, model_state: PyTree = ()) -> TrainState:
+    """Return the state before the first step."""
+    return TrainState(params, model_state, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformation) -> Step:
+    """Return step(state, batch, key, axis_name=None) -> (state, info), to be compiled by the caller.
+
+    The step draws from fold_in(key, state.step), so one key serves a whole run and a resumed run repeats its draws.
+    info is the objective's, with `loss` (scalar, of the global batch) added. With axis_name set, batch is one device's
+    share, and value_and_grad must return what is already reduced over the axis.
+    """
+
+    def step(state: TrainState, batch: Batch, key: Array, axis_name: str | None = None):
+        key = jax.random.fold_in(key, state.step)
+        (loss, model_state, info), grads = value_and_grad(state.params, state.model_state, batch, key, axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, model_state, opt_state, state.step + 1), {**info, "loss": loss}
+
+    return step
+
+
+def objective(loss_fn: Callable[..., tuple[Array, PyTree, dict[str, Array]]]) -> ValueAndGrad:
+    """Turn a loss per row into the value_and_grad of its mean over the global batch, padded rows left out.
+
+    loss_fn(params, model_state, batch, key, axis_name) -> (losses [B], model_state, info); every entry of info is [B]
+    too and is averaged like the losses. model_state must come back equal on all devices (synchronised statistics).
+    Each device differentiates its rows' part of the global mean and the parts add up, which stays right when rows of
+    one device enter the losses of another through the model's own reductions.
+    """
+
+    def value_and_grad(params: PyTree, model_state: PyTree, batch: Batch, key: Array, axis_name: str | None = None):
+        count = jnp.maximum(_total(jnp.sum(batch.mask, dtype=jnp.float32), axis_name), 1.0)
+
+        def mean_part(rows: Array) -> Array:
+            return jnp.sum(jnp.where(batch.mask, rows.astype(jnp.float32), 0.0)) / count
+
+        def part(params: PyTree) -> tuple[Array, Any]:
+            losses, new_state, info = loss_fn(params, model_state, batch, key, axis_name)
+            return mean_part(losses), (new_state, jax.tree.map(mean_part, info))
+
+        (loss, (new_state, info)), grads = jax.value_and_grad(part, has_aux=True)(params)
+        loss, info, grads = _total((loss, info, grads), axis_name)
+        return (loss, new_state, info), grads
+
+    return value_and_grad
+
+
+def _total(tree: PyTree, axis_name: str | None) -> PyTree:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
