@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for start in range(0, len(paths), CHUNK):
         images, read, errors = read_images(paths[start : start + CHUNK], facts.image_size)
         unread += len(errors)
-        for error in errors:
-            print(f"error: {error}", file=sys.stderr)
+        for text in errors:
+            print(f"error: {text}", file=sys.stderr)
         if read:
             for row in rows(read, predictor.predict(images), facts):
                 print(json.dumps(row) if options.json else to_line(row), flush=True)

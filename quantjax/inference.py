@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_interval
-from quantjax.parallel import data_parallel
+from quantjax.parallel import data_parallel, replicate
 from quantjax.types import PyTree
 
 Report = Callable[[int, int], None]
@@ -51,6 +51,7 @@ def batched(
         total = _length(arrays)
         if not total:
             return _no_rows(fn, whole, arrays)
+        whole = _on_devices(whole, devices, count)
         results: list[PyTree] = []
         waiting: deque[tuple[PyTree, int]] = deque()
 
@@ -88,11 +89,16 @@ def map_batches(
     return batched(fn, batch_size=batch_size, devices=devices)(arrays, report=report)
 
 
+def _on_devices(whole: list[PyTree], devices: Sequence[Any] | None, count: int) -> list[PyTree]:
+    there = count == 1 and devices is None and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(whole))
+    return whole if there else replicate(whole, devices)
+
+
 def _length(arrays: PyTree) -> int:
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(arrays)}
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"arrays must share one leading axis of rows, got leading sizes {sorted(map(str, lengths))}")
-    return lengths.pop()
+    leaves = jax.tree.leaves(arrays)
+    if not leaves or any(not leaf.ndim or len(leaf) != len(leaves[0]) for leaf in leaves):
+        raise ValueError(f"arrays must share one leading axis of rows, got shapes {[list(a.shape) for a in leaves]}")
+    return len(leaves[0])
 
 
 def _padded(arrays: PyTree, total: int, size: int) -> Iterator[tuple[PyTree, int]]:

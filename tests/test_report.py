@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from quantjax import charts
-from quantjax.report import Curve, MethodScores, append_jsonl, read_jsonl, write_json, write_results, write_text
-from quantjax.tables import fpr_auroc_table, lay_out
+from quantjax.report import Curve, MethodScores, append_jsonl, charts, read_jsonl, write_json, write_results, write_text
+from quantjax.report.tables import fpr_auroc_table, lay_out
 
 
 def row(method="QuantOD", outlier="svhn", **changes):

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.page import Curve, MethodScores, render
-from quantjax.tables import aupr_table, fpr_auroc_table, outlier_positive_table, to_markdown
-
-__all__ = ["Curve", "MethodScores", "append_jsonl", "read_jsonl", "write_json", "write_results", "write_text"]
+from quantjax.report.page import Curve, MethodScores, render
+from quantjax.report.tables import aupr_table, fpr_auroc_table, outlier_positive_table, to_markdown
 
 SCHEMA = 1
 RATES = ("fpr95", "auroc", "aupr", "fpr95_outlier_positive", "aupr_outlier_positive")

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax import charts
 from quantjax.checks import check_finite, check_same_length
-from quantjax.page_style import STYLE
-from quantjax.tables import Table, aupr_table, fpr_auroc_table, outlier_positive_table, seconds_table, unique
+from quantjax.report import charts
+from quantjax.report.style import STYLE
+from quantjax.report.tables import Table, aupr_table, fpr_auroc_table, outlier_positive_table, seconds_table, unique
 
 
 class MethodScores(NamedTuple):
@@ -93,8 +93,10 @@ def _curves(curves: Sequence[Curve]) -> str:
         low, high = float(values.min()), float(values.max())
         margin = max(0.08 * (high - low), 1.0)
         limits = (max(low - margin, 0.0), min(high + margin, 100.0))
-        options = {"title": label, "x_label": "Epoch", "y_label": label, "x_range": x_range, "y_range": limits}
-        panels.append(_figure("", charts.line_chart(lines, markers=True, **options)))
+        chart = charts.line_chart(
+            lines, title=label, x_label="Epoch", y_label=label, x_range=x_range, y_range=limits, markers=True
+        )
+        panels.append(_figure("", chart))
     legend = _legend((curve.name, charts.series_class(i)) for i, curve in enumerate(curves))
     return _section("epochs", "The flow, epoch by epoch", legend + _grid(panels, wide=True))
 
@@ -110,13 +112,16 @@ def _roc(scores: Mapping[str, MethodScores]) -> str:
             for m, v in scores.items()
             if outlier in v.outliers
         }
-        axes = {
-            "x_label": "Outliers accepted (%)",
-            "y_label": "Inliers accepted (%)",
-            "title": f"ROC curves, {outlier}",
-        }
-        limits = (0.0, 100.0)
-        chart = charts.line_chart(lines, x_range=limits, y_range=limits, indices=indices, guide=95.0, **axes)
+        chart = charts.line_chart(
+            lines,
+            title=f"ROC curves, {outlier}",
+            x_label="Outliers accepted (%)",
+            y_label="Inliers accepted (%)",
+            x_range=(0.0, 100.0),
+            y_range=(0.0, 100.0),
+            indices=indices,
+            guide=95.0,
+        )
         panels.append(_figure(outlier, chart))
     legend = _legend((m, charts.series_class(i)) for m, i in indices.items())
     note = (
