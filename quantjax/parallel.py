@@ -60,6 +60,9 @@ def data_parallel(
             raise ValueError(f"in_axes names {len(in_axes)} arguments, got {len(args)}")
         shares = [_split(arg, axis, len(devices)) for arg, axis in zip(args, in_axes, strict=True)]
         result = mapped(*shares)
+        if devices[0].platform == "cpu":
+            # several runs in flight would wait for each other's reductions in one small pool of threads
+            jax.block_until_ready(result)
         if isinstance(out_axes, Sequence):
             joined = [_join(part, axis) for part, axis in zip(result, out_axes, strict=True)]
             return type(result)(*joined) if hasattr(result, "_fields") else type(result)(joined)
@@ -81,6 +84,9 @@ def _on_one(fn: Callable[..., PyTree], device: Any, donate_argnums: tuple[int, .
 
 
 def _split(tree: PyTree, axis: Axes, count: int) -> PyTree:
+    if axis is None:
+        return tree
+
     def split(leaf: Any) -> Any:
         shape = np.shape(leaf)
         if shape[axis] % count:
@@ -90,15 +96,18 @@ def _split(tree: PyTree, axis: Axes, count: int) -> PyTree:
             )
         return leaf.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
 
-    return tree if axis is None else jax.tree.map(split, tree)
+    return jax.tree.map(split, tree)
 
 
 def _join(tree: PyTree, axis: Axes) -> PyTree:
+    if axis is None:
+        return tree
+
     def join(leaf: Array) -> Array:
         shape = leaf.shape
         return leaf.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
 
-    return tree if axis is None else jax.tree.map(join, tree)
+    return jax.tree.map(join, tree)
 
 
 def pad_axis(array: Any, axis: int, multiple: int, value: Any = 0) -> np.ndarray:
@@ -108,25 +117,25 @@ def pad_axis(array: Any, axis: int, multiple: int, value: Any = 0) -> np.ndarray
     return np.pad(array, widths, constant_values=value)
 
 
-def replicate(tree: PyTree, devices: Sequence[Any] | None = None) -> PyTree:
-    """Copy a pytree of arrays to every one of `devices` (default: all local ones), once, before a loop of calls.
+def replicate(tree: PyTree, devices: Sequence[Any] | None = None, *, copy: bool = False) -> PyTree:
+    """Put a pytree of arrays on every one of `devices` (default: all local ones), once, before a loop of calls.
 
-    The result is fresh: donating it leaves `tree` alone.
+    Arrays that are there already are handed back as they are; with copy=True never, so that the result may be donated.
     """
     devices = list(jax.local_devices() if devices is None else devices)
-    if jax.process_count() > 1:
-        devices = jax.devices()
-    if len(devices) == 1:
-        place: Any = devices[0]
-    else:
-        place = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec())
-    return jax.tree.map(lambda leaf: _fresh(leaf, place), tree)
+    place: Any = devices[0]
+    if device_count(devices) > 1:
+        mesh = jax.sharding.Mesh(np.array(jax.devices() if jax.process_count() > 1 else devices), (AXIS,))
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
+    def put(leaf: Any) -> Array:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if copy or jax.process_count() > 1:
+            return jax.device_put(np.array(leaf), place, may_alias=False)
+        return jax.device_put(leaf, place)
 
-def _fresh(leaf: Any, place: Any) -> Array:
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_fresh(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf))
-    return jax.device_put(np.array(leaf), place, may_alias=False)
+    return jax.tree.map(put, tree)
 
 
 def local_rows(tree: PyTree, axis_name: str | None, axis: int = 0) -> PyTree:
@@ -173,11 +182,6 @@ def runs_loops_well(devices: Sequence[Any] | None = None) -> bool:
     times slower than the same convolution outside.
     """
     return (jax.local_devices() if devices is None else list(devices))[0].platform != "cpu"
-
-
-def wait(tree: PyTree) -> PyTree:
-    """Block until every array of `tree` is computed, and return it."""
-    return jax.block_until_ready(tree)
 
 
 def enable_compilation_cache(directory: str | Path) -> Path:

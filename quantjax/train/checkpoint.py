@@ -1,0 +1,133 @@
+"""Save and restore a training run with Orbax: parameters, model and optimiser state, step count and random key.
+
+A checkpoint is one folder, named by the number of finished epochs, that appears whole or not at all: a kill while
+saving leaves the ones before it untouched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.train.step import TrainState
+from quantjax.types import Array
+
+
+def latest(directory: str | Path) -> int | None:
+    """Return the number of finished epochs of the newest checkpoint in `directory`, None if there is none."""
+    directory = Path(directory).resolve()
+    if not directory.is_dir():
+        return None
+    with _manager(directory) as manager:
+        return manager.latest_step()
+
+
+def save(directory: str | Path, state: TrainState, epoch: int, key: Array, *, keep: int = 2) -> Path:
+    """Write the checkpoint after `epoch` finished epochs, drop all but the newest `keep`, return its folder.
+
+    key is the run's typed random key; its bits and the name of its generator are stored. Raises ValueError when
+    `directory` already holds a checkpoint of that epoch or a later one.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(directory).resolve()
+    leaves = {name: leaf for name, leaf in _named(state).items() if leaf.size}
+    about = {
+        "epoch": epoch,
+        "shapes": {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in _named(state).items()},
+        "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
+    }
+    with _manager(directory, keep) as manager:
+        newest = manager.latest_step()
+        if newest is not None and newest >= epoch:
+            raise ValueError(f"{directory} already holds epoch {newest}, cannot save epoch {epoch}; resume or clear it")
+        manager.save(
+            epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about))
+        )
+    return directory / str(epoch)
+
+
+def restore(directory: str | Path, template: TrainState) -> tuple[TrainState, int, Array] | None:
+    """Return (state of NumPy arrays, finished epochs, key) of the newest checkpoint, None if there is none.
+
+    template gives the structure, shapes and dtypes to expect. A damaged checkpoint is an error, never skipped for an
+    older one: going back is the user's choice, made by deleting the folder that the message names. Raises ValueError
+    for a damaged checkpoint and for one of another model or optimiser.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(directory).resolve()
+    epoch = latest(directory)
+    if epoch is None:
+        return None
+    folder = directory / str(epoch)
+    _check_no_empty_file(folder)
+    expected = _named(template)
+    try:
+        with _manager(directory) as manager:
+            about = manager.restore(epoch, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+            _check_shapes(folder, expected, about["shapes"])
+            blank = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in expected.items() if leaf.size}
+            leaves = manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(blank))).state
+    except _Mismatch as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # Orbax, its JSON reader and its array store raise many kinds
+        raise ValueError(f"checkpoint {folder} is damaged ({_first_line(error)}); {_way_out(folder)}") from error
+    leaves |= {name: leaf for name, leaf in expected.items() if not leaf.size}
+    state = jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in expected])
+    stored = about["key"]
+    key = jax.random.wrap_key_data(jnp.asarray(stored["data"], jnp.uint32), impl=stored["implementation"])
+    return state, int(about["epoch"]), key
+
+
+class _Mismatch(Exception):
+    """A checkpoint that is whole, but of something else."""
+
+
+def _manager(directory: Path, keep: int | None = None) -> Any:
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def _named(state: TrainState) -> dict[str, np.ndarray]:
+    """Leaves under readable names; the order is that of jax.tree."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _check_no_empty_file(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size == 0:
+            raise ValueError(f"checkpoint file {path} is empty; {_way_out(folder)}")
+
+
+def _way_out(folder: Path) -> str:
+    older = sorted((int(p.name) for p in folder.parent.iterdir() if p.name.isdigit() and p != folder), reverse=True)
+    back = f"to go on from epoch {older[0]}" if older else "to start from the first epoch, as there is no older one"
+    return f"delete the folder {folder} {back}, or start the run afresh (--overwrite)"
+
+
+def _check_shapes(folder: Path, expected: dict[str, np.ndarray], stored: dict[str, list[Any]]) -> None:
+    wanted = {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in expected.items()}
+    different = [name for name in {**wanted, **stored} if wanted.get(name) != stored.get(name)]
+    if different:
+        name = different[0]
+        raise _Mismatch(
+            f"checkpoint {folder} is of another model or optimiser: {len(different)} arrays differ, the first is "
+            f"{name}, wanted {_described(wanted.get(name))}, stored {_described(stored.get(name))}; "
+            "use the settings it was made with, or start the run afresh (--overwrite)"
+        )
+
+
+def _described(entry: list[Any] | None) -> str:
+    return "none" if entry is None else f"{entry[1]} {entry[0]}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
