@@ -130,7 +130,8 @@ def svhn(folder: Path, split: str) -> ArraySource:
 
     file = folder / f"{split}_32x32.mat"
     try:
-        content = scipy.io.loadmat(file, variable_names=["X", "y"])
+        with file.open("rb") as stream:
+            content = scipy.io.loadmat(stream, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].reshape(-1)
     except FileNotFoundError:
         raise
@@ -164,15 +165,16 @@ def image_folder(folder: Path) -> FileSource:
     return FileSource([file for files in classes.values() for file in files], labels, tuple(classes))
 
 
-def npz(file: Path, split: str | None = None) -> ArraySource:
-    """Entries `images` uint8 [N, H, W(, C)] and, if any, `labels` [N]; or `train_images`, `test_images` and so on."""
+def npz(file: Path, split: str = "test") -> ArraySource:
+    """Entries `{split}_images` uint8 [N, H, W(, C)] and, if any, `{split}_labels` [N].
+
+    Plain `images` and `labels` are a test set.
+    """
     try:
         with np.load(file, allow_pickle=False) as archive:
-            prefix = f"{split}_" if f"{split}_images" in archive else ""
+            prefix = "" if split == "test" and "test_images" not in archive else f"{split}_"
             if f"{prefix}images" not in archive:
-                raise ValueError(
-                    f"no entry 'images'{f' or {split}_images' if split else ''}, only {', '.join(archive)}"
-                )
+                raise ValueError(f"no entry '{prefix}images', only {', '.join(archive)}")
             return ArraySource(archive[f"{prefix}images"], archive.get(f"{prefix}labels"))
     except FileNotFoundError:
         raise

@@ -45,7 +45,7 @@ KNOWN: dict[str, Known] = {
     ),
     "cifar100": Known(
         ("cifar-100-python", "cifar100/cifar-100-python", "cifar100"),
-        "test",
+        "meta",
         readers.cifar100,
         "https://www.cs.toronto.edu/~kriz/cifar.html (CIFAR-100 python version)",
     ),
