@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from quantjax.types import Array, PyTree
@@ -138,21 +139,26 @@ def replicate(tree: PyTree, devices: Sequence[Any] | None = None, *, copy: bool 
     return jax.tree.map(put, tree)
 
 
-def local_rows(tree: PyTree, axis_name: str | None, axis: int = 0) -> PyTree:
+def local_rows(tree: PyTree, axis_name: str | None, axis: int = 0, rows: int | None = None) -> PyTree:
     """Cut this device's share out of arrays drawn for the global batch; `tree` itself where axis_name is None.
 
     Call it inside the compiled function. The rows of the global batch are dealt out in order, so device i of n gets
-    the i-th of n equal parts of `axis`. Raises ValueError when the number of devices does not divide it.
+    the i-th of n equal parts of `axis`. `rows` is the length of the share where the global batch was padded to divide
+    among devices but the draws were not; zeros stand in for the missing ones. Raises ValueError when the number of
+    devices does not divide the axis and rows is None, or when it is longer than all shares together.
     """
     if axis_name is None:
         return tree
     count = jax.lax.axis_size(axis_name)
 
     def own(leaf: Array) -> Array:
-        if leaf.shape[axis] % count:
-            raise ValueError(f"axis {axis} of shape {list(leaf.shape)} does not divide among {count} devices")
-        rows = leaf.shape[axis] // count
-        return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(axis_name) * rows, rows, axis)
+        share = -(-leaf.shape[axis] // count) if rows is None else rows
+        missing = share * count - leaf.shape[axis]
+        if missing < 0 or (rows is None and missing):
+            raise ValueError(f"axis {axis} of shape {list(leaf.shape)} is no {count} equal shares; rows={rows}")
+        widths = [(0, missing if i == axis % leaf.ndim else 0) for i in range(leaf.ndim)]
+        start = jax.lax.axis_index(axis_name) * share
+        return jax.lax.dynamic_slice_in_dim(jnp.pad(leaf, widths), start, share, axis)
 
     return jax.tree.map(own, tree)
 
