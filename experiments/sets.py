@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.config import QuantOD
+from experiments.features import Progress
 from quantjax.checks import check_labels
 from quantjax.data import batches
 from quantjax.data.sources import open_source
@@ -30,7 +30,7 @@ class Sets(NamedTuple):
     load_seconds: dict[str, float]  # "inlier" (test split) and each outlier set
 
 
-def load_sets(config: QuantOD, progress: Callable[[str], Callable[[int, int], None]]) -> Sets:
+def load_sets(config: QuantOD, progress: Progress) -> Sets:
     """Read every image set of the run as uint8 arrays.
 
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing; FileNotFoundError names
@@ -41,7 +41,8 @@ def load_sets(config: QuantOD, progress: Callable[[str], Callable[[int, int], No
     def read(name: str, split: str) -> tuple[np.ndarray, np.ndarray, float]:
         start = time.perf_counter()
         source = open_source(path_of(name), config.data_dir, split=split)
-        images, labels = batches.load(source, size=size, report=progress(f"read {label_of(name)}"))
+        with progress(f"read {label_of(name)}") as report:
+            images, labels = batches.load(source, size=size, report=report)
         return images, labels, time.perf_counter() - start
 
     train_images, train_labels, _ = read(config.inlier, "train")

@@ -1,0 +1,135 @@
+"""Stage 1: a trained classifier, from a weight file or from cross-entropy training (QuantOD, "Meta-parameters")."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.config import QuantOD
+from experiments.features import Progress
+from experiments.sets import Sets
+from quantjax import losses
+from quantjax.convert.classifiers import load_classifier
+from quantjax.convert.files import read_safetensors, write_safetensors
+from quantjax.data import augment
+from quantjax.extractors import BACKBONES, ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.parallel import local_rows
+from quantjax.report import append_jsonl
+from quantjax.train.loop import fit, shuffled_order
+from quantjax.train.step import init_state, make_step, objective
+from quantjax.types import Batch, Preprocessing, PyTree
+
+PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "none": NONE}
+# SGD with Nesterov momentum, cosine from 0.1 to 1e-6 (Taghikhah et al. 2024, after Liu et al. 2020)
+LEARNING_RATE, FINAL_LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 1e-6, 0.9, 5e-4
+
+
+class Trained(NamedTuple):
+    """A classifier whose weights are final."""
+
+    model: Any
+    variables: PyTree  # {"params", "batch_stats"}
+    preprocessing: Preprocessing
+    seconds: float
+
+
+def obtain(config: QuantOD, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
+    """Read --weights, or train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
+    assert config.backbone is not None
+    backbone = BACKBONES[config.backbone]
+    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+    model = backbone.build(sets.num_classes, dtype=dtype)
+    start = time.perf_counter()
+    if config.weights is not None:
+        variables = load_classifier(config.weights, config.backbone, sets.num_classes)
+        preprocessing = PREPROCESSINGS[config.preprocessing] if config.preprocessing else backbone.preprocessing
+        return Trained(model, variables, preprocessing, time.perf_counter() - start)
+    preprocessing = PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
+    file = folder / "classifier.safetensors"
+    if file.exists():
+        return Trained(model, read_safetensors(file), preprocessing, 0.0)
+    images, labels = sets.train_images[fit_rows], sets.train_labels[fit_rows]
+    variables = train(config, model, preprocessing, images, labels, folder, progress)
+    write_safetensors(file, variables, {"backbone": config.backbone})
+    return Trained(model, variables, preprocessing, time.perf_counter() - start)
+
+
+def train(
+    config: QuantOD,
+    model: Any,
+    preprocessing: Preprocessing,
+    images: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    progress: Progress,
+) -> PyTree:
+    """Train `model` on images uint8 [N, H, W, 3] that stay on the device; augmentation is part of the step."""
+    assert config.epochs is not None
+    steps = -(-len(images) // config.batch_size)
+    optimizer = sgd(config.epochs * steps)
+    key = jax.random.key(config.seed)
+    variables = model.init(jax.random.fold_in(key, 0), jnp.zeros((1, *images.shape[1:]), jnp.float32))
+    state = init_state(variables["params"], optimizer, variables["batch_stats"])
+    with progress("stage 1, epochs") as report:
+
+        def note(step: int, metrics: dict[str, float]) -> None:
+            append_jsonl(folder / "metrics.jsonl", {"stage": "classifier", "step": step, **metrics})
+            report(int(metrics["epoch"]), config.epochs, loss=metrics["loss"], accuracy=metrics["accuracy"])
+
+        state = fit(
+            make_step(objective(cross_entropy_loss(model, preprocessing)), optimizer),
+            state,
+            (images, labels),
+            lambda epoch: shuffled_order(config.seed, epoch, len(images), config.batch_size),
+            epochs=config.epochs,
+            key=jax.random.fold_in(key, 1),
+            gather=augmented_rows(config.batch_size),
+            report=note,
+            checkpoints=folder / "checkpoints" / "classifier",
+            resume=config.resume,
+        )
+    return jax.tree.map(np.asarray, {"params": state.params, "batch_stats": state.model_state})
+
+
+def sgd(steps: int) -> optax.GradientTransformation:
+    """The optimiser of stage 1 for a run of `steps` steps; weight decay is added to the gradient, as torch does."""
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps, alpha=FINAL_LEARNING_RATE / LEARNING_RATE)
+    return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True))
+
+
+def cross_entropy_loss(model: Any, preprocessing: Preprocessing) -> Any:
+    """loss_fn of train.step.objective: cross-entropy per row, and whether the row is classified right."""
+
+    def loss_fn(params: PyTree, model_state: PyTree, batch: Batch, key: Any, axis_name: str | None) -> Any:
+        output, changed = model.apply(
+            {"params": params, "batch_stats": model_state},
+            standardise(batch.inputs, preprocessing),
+            train=True,
+            mask=batch.mask,
+            axis_name=axis_name,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        right = (output.logits.argmax(axis=1) == batch.labels).astype(jnp.float32)
+        return losses.cross_entropy(output.logits, batch.labels), changed["batch_stats"], {"accuracy": right}
+
+    return loss_fn
+
+
+def augmented_rows(batch_size: int) -> Any:
+    """gather of train.loop.make_epoch: rows of (images, labels), flipped and cropped by draws for the global batch."""
+
+    def gather(data: tuple[Any, Any], rows: Any, key: Any, axis_name: str | None = None) -> tuple[Any, Any]:
+        images, labels = data
+        total = len(rows) if axis_name is None else len(rows) * jax.lax.axis_size(axis_name)
+        # drawn for the batch itself: rows that only fill up the devices must not change the others' draws
+        draws = jax.tree.map(lambda d: jnp.pad(d, (0, total - batch_size)), augment.draw(key, batch_size))
+        return augment.flip_and_crop(images[rows], local_rows(draws, axis_name)), labels[rows]
+
+    return gather

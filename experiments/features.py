@@ -1,0 +1,139 @@
+"""What a frozen classifier says about each image: extracted once, cached under a fingerprint, shared by every score."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from quantjax.data import augment, batches
+from quantjax.extractors import fold, standardise
+from quantjax.inference import batched
+from quantjax.report import write_json
+from quantjax.types import ClassifierOutput, Preprocessing, PyTree
+
+Progress = Callable[[str], Any]  # title -> context whose object is called with (done, total)
+
+
+class Extracted(NamedTuple):
+    """Logits and features of N images, and the seconds their one backbone pass took."""
+
+    logits: np.ndarray  # [N, K] float32
+    features: np.ndarray  # [N, D] float32
+    seconds: float
+
+
+class Extractor(NamedTuple):
+    """A folded classifier that is ready to run."""
+
+    variables: PyTree
+    classify: Callable[[PyTree, Any], ClassifierOutput]  # (variables, standardised images) -> output
+    preprocessing: Preprocessing
+    run: Callable[..., Any]  # (variables, images uint8) -> (logits, features)
+    run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
+    fingerprint: str
+    compile_seconds: float
+
+
+def build(model: Any, variables: PyTree, preprocessing: Preprocessing, image_size: int, batch_size: int) -> Extractor:
+    """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
+    folded, variables = fold(model, variables)
+
+    def classify(weights: PyTree, inputs: Any) -> ClassifierOutput:
+        return folded.apply(weights, inputs)
+
+    def run(weights: PyTree, images: Any) -> tuple[Any, Any]:
+        output = classify(weights, standardise(images, preprocessing))
+        return output.logits, output.features
+
+    def run_view(weights: PyTree, view: tuple[Any, augment.Draws]) -> Any:
+        return run(weights, augment.flip_and_crop(*view))[1]
+
+    plain = batched(run, batch_size=batch_size, shared=1)
+    start = time.perf_counter()
+    plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
+    compile_seconds = time.perf_counter() - start
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
+    # the module's text holds its sizes and dtype: the same arrays computed in bfloat16 are other features
+    identity = batches.fingerprint(np.asarray(str(folded)), *preprocessing, *leaves)
+    views = batched(run_view, batch_size=batch_size, shared=1)
+    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds)
+
+
+def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: Progress) -> Extracted:
+    """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
+    folder = cache / f"features-{batches.fingerprint(np.asarray(extractor.fingerprint), images)}"
+    file = folder / "plain.npz"
+    stored = _read_npz(file, len(images))
+    if stored is not None:
+        return stored
+    start = time.perf_counter()
+    with progress(f"extract {name}") as report:
+        logits, features = extractor.run(extractor.variables, images, report=report)
+    result = Extracted(logits, features, time.perf_counter() - start)
+    _write(file, lambda f: np.savez(f, **result._asdict()))
+    return result
+
+
+def extract_views(
+    extractor: Extractor, images: np.ndarray, views: int, seed: int, cache: Path, progress: Progress
+) -> list[np.ndarray]:
+    """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there.
+
+    View v is drawn from (seed, v), so that more views extend fewer.
+    """
+    folder = cache / f"views-{batches.fingerprint(np.asarray([extractor.fingerprint, str(seed)]), images)}"
+    result = []
+    for v in range(views):
+        file = folder / f"view_{v:03d}.npy"
+        features = _read_npy(file, len(images))
+        if features is None:
+            draws = augment.draw(jax.random.fold_in(jax.random.key(seed), v), len(images))
+            draws = augment.Draws(*map(np.asarray, draws))
+            with progress(f"extract view {v + 1} of {views}") as report:
+                features = extractor.run_view(extractor.variables, (images, draws), report=report)
+            _write(file, lambda f, features=features: np.save(f, features))
+        result.append(features)
+    if views:
+        write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": seed, "rows": len(images)})
+    return result
+
+
+def _read_npz(file: Path, rows: int) -> Extracted | None:
+    """The cached arrays, or None when they are absent, cut short or of another length."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            result = Extracted(stored["logits"], stored["features"], float(stored["seconds"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return result if _sound([result.logits, result.features], rows) else None
+
+
+def _read_npy(file: Path, rows: int) -> np.ndarray | None:
+    try:
+        features = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if _sound([features], rows) else None
+
+
+def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
+    return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
+
+
+def _write(file: Path, save: Callable[[Any], None]) -> None:
+    """Write beside the target and rename: a kill leaves no half file under the final name."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            save(handle)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

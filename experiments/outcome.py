@@ -1,0 +1,171 @@
+"""What a run concludes: thresholds, rates per method and outlier set, the saved detector, the files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import features, methods
+from experiments.classifier import Trained
+from experiments.config import QuantOD
+from experiments.features import Extracted, Extractor, Progress
+from experiments.methods import Choice, Scored
+from experiments.sets import Sets
+from quantjax import detector, metrics
+from quantjax.data import batches
+from quantjax.report import Curve, MethodScores, write_results
+
+PAPER_REPEATS = 3
+CALIBRATION_SEED = 0  # fixed: the same half of the test inliers calibrates every run
+
+
+def held_out_scores(
+    choice: Choice,
+    params: Any,
+    extractor: Extractor,
+    images: np.ndarray,
+    config: QuantOD,
+    cache: Path,
+    progress: Progress,
+) -> np.ndarray:
+    """Scores of the training images that were in neither stage."""
+    outputs = {"held out": features.extract(extractor, "held-out inliers", images, cache, progress)}
+    assert config.score_batch_size is not None
+    scored = methods.score_sets(
+        choice, params, extractor, {"held out": images}, outputs, config.score_batch_size, progress
+    )
+    return scored.scores["held out"]
+
+
+def calibrate(config: QuantOD, test_scores: np.ndarray, held: np.ndarray | None) -> metrics.Calibration:
+    """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
+
+    Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
+    the test inliers calibrates and the other half is judged.
+    """
+    tpr = config.calibration_tpr
+    if held is not None:
+        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=test_scores)
+    half, other = batches.half_split(len(test_scores), CALIBRATION_SEED)
+    return metrics.calibrate(
+        test_scores[half], source="half of the test inliers", tpr=tpr, check_scores=test_scores[other]
+    )
+
+
+def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
+    """The five rates of one method on one outlier set, in percent."""
+    values = {
+        "fpr95": metrics.fpr_at_tpr(scores_in, scores_out, positive="inlier"),
+        "auroc": metrics.auroc(scores_in, scores_out),
+        "aupr": metrics.average_precision(scores_in, scores_out, positive="inlier"),
+        "fpr95_outlier_positive": metrics.fpr_at_tpr(scores_in, scores_out, positive="outlier"),
+        "aupr_outlier_positive": metrics.average_precision(scores_in, scores_out, positive="outlier"),
+    }
+    return {name: 100.0 * value for name, value in values.items()}
+
+
+def protocol_rates(config: QuantOD, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
+    """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
+    if config.protocol == "full":
+        return rates(scores_in, scores_out)
+    cap = batches.paper_cap(len(scores_in))
+    draws = [rates(scores_in, batches.subset(scores_out, cap, config.seed + k)) for k in range(PAPER_REPEATS)]
+    return {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
+
+
+def rows(
+    config: QuantOD,
+    sets: Sets,
+    scored: Mapping[str, Scored],
+    outputs: Mapping[str, Extracted],
+    fit_seconds: Mapping[str, float],
+    extract_compile_seconds: float,
+) -> list[dict[str, Any]]:
+    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set."""
+    result = []
+    for method, one in scored.items():
+        for outlier in sets.outliers:
+            extract = outputs["inlier"].seconds + outputs[outlier].seconds if one.uses_output else 0.0
+            seconds = {
+                "load_seconds": sets.load_seconds["inlier"] + sets.load_seconds[outlier],
+                "compile_seconds": one.compile_seconds + (extract_compile_seconds if one.uses_output else 0.0),
+                "extract_seconds": extract,
+                "fit_seconds": fit_seconds[method],
+                "score_seconds": one.score_seconds["inlier"] + one.score_seconds[outlier],
+            }
+            total = sum(seconds.values())
+            images = len(sets.test_images) + len(sets.outliers[outlier])
+            result.append(
+                {"method": method, "outlier": outlier}
+                | protocol_rates(config, one.scores["inlier"], one.scores[outlier])
+                | seconds
+                | {"total_seconds": total, "images_per_second": images / total}
+            )
+    return result
+
+
+def save_detector(
+    folder: Path,
+    config: QuantOD,
+    trained: Trained,
+    num_classes: int,
+    choice: Choice,
+    params: Any,
+    calibration: metrics.Calibration,
+) -> None:
+    """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
+    record = calibration._asdict()
+    assert config.backbone is not None
+    detector.save(
+        detector.Detector(
+            backbone=config.backbone,
+            variables=trained.variables,
+            preprocessing=trained.preprocessing,
+            image_size=config.image_size,
+            class_names=tuple(str(k) for k in range(num_classes)),
+            score=choice.method,
+            settings=choice.settings,
+            params=params,
+            threshold=record.pop("threshold"),
+            calibration=record,
+        ),
+        folder,
+    )
+
+
+def write(
+    folder: Path,
+    results: Mapping[str, Any],
+    scored: Mapping[str, Scored],
+    calibrations: Mapping[str, metrics.Calibration],
+    curve: Curve | None,
+) -> None:
+    """results.json, results.md and report.html."""
+    shown = {
+        name: MethodScores(
+            one.scores["inlier"],
+            {k: v for k, v in one.scores.items() if k != "inlier"},
+            calibrations[name].threshold,
+        )
+        for name, one in scored.items()
+    }
+    write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the numbers."""
+    packages = ("quantjax", "jax", "jaxlib", "flax", "optax", "numpy")
+    found = {name: _version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return getattr(__import__(package), "__version__", "unknown")
