@@ -43,10 +43,10 @@ def batch_statistics(x: Array, mode: Mode) -> tuple[Array, Array, Array]:
     rows = jnp.ones(x.shape[:1], x.dtype) if mode.mask is None else mode.mask.astype(x.dtype)
     kept = x if mode.mask is None else jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, 0.0)
     positions = x[0, ..., 0].size
-    sums = (kept.sum(axes), (kept * kept).sum(axes), rows.sum() * positions)
-    if mode.axis_name is not None:
-        sums = jax.lax.psum(sums, mode.axis_name)
-    total, squares, count = sums
+    total, squares, count = kept.sum(axes), (kept * kept).sum(axes), rows.sum() * positions
+    if mode.axis_name is not None:  # as one array: one message between the devices, not three
+        sums = jax.lax.psum(jnp.concatenate([total, squares, count[None]]), mode.axis_name)
+        total, squares, count = jnp.split(sums[:-1], 2) + [sums[-1]]
     count = jnp.maximum(count, 1.0)
     mean = total / count
     return mean, jnp.maximum(squares / count - mean * mean, 0.0), count
