@@ -70,7 +70,7 @@ def train(
     progress: Progress,
 ) -> PyTree:
     """Train `model` on images uint8 [N, H, W, 3] that stay on the device; augmentation is part of the step."""
-    assert config.epochs is not None
+    assert config.epochs is not None and config.batch_size is not None
     steps = -(-len(images) // config.batch_size)
     optimizer = sgd(config.epochs * steps)
     key = jax.random.key(config.seed)

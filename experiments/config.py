@@ -74,7 +74,7 @@ class QuantOD:
     q: float = 0.05
     """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
     epochs: int | None = None
-    """Stage 1 epochs. Default 100 (QuantOD); 8 for the demonstration."""
+    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration."""
     flow_epochs: int | None = None
     """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
     views: int | None = None
@@ -90,8 +90,8 @@ class QuantOD:
     """Arithmetic of the backbone; likelihoods and scores are float32 always."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of the dropout masks: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
-    batch_size: int = 128
-    """Rows of one training step over all devices (QuantOD)."""
+    batch_size: int | None = None
+    """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
     score_batch_size: int | None = None
     """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU."""
     calibration_tpr: float = 0.95
@@ -113,12 +113,13 @@ DEMONSTRATION: dict[str, Any] = {
     "backbone": "wrn10_1",
     "blocks": 4,
     "width": 128,
-    "epochs": 8,
+    "batch_size": 32,
+    "epochs": 10,
     "flow_epochs": 20,
     "views": 0,
 }
 # QuantOD, "Meta-parameters".
-FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "epochs": 100}
+FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
 FLOW_EPOCHS = {"paper": 50, "reference": 25}
 # Where the run happens, or whether it may go on: no part of what it computes.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "score_batch_size", "tensorboard")

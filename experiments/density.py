@@ -52,7 +52,7 @@ def fit(
     `evaluation` holds the features of "inlier" and of each outlier set; after each epoch their FPR95 and AUROC go to
     metrics.jsonl. They choose nothing: the last epoch is kept. Raises ValueError for features that are not finite.
     """
-    assert config.flow_epochs is not None
+    assert config.flow_epochs is not None and config.batch_size is not None
     for v, rows in enumerate(views):
         check_finite(f"training features (view {v})", rows, "check the weights and their preprocessing")
     settings = flow_settings(config, views[0].shape[1])
@@ -125,6 +125,7 @@ def adam(preset: str) -> optax.GradientTransformation:
 
 def epoch_order(config: QuantOD, rows: int) -> Any:
     """order(epoch) -> [S, B] of train.loop.fit."""
+    assert config.batch_size is not None
     if config.shuffle:
         return lambda epoch: shuffled_order(config.seed, epoch, rows, config.batch_size)
     return lambda epoch: file_order(rows, config.batch_size)

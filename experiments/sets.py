@@ -54,7 +54,6 @@ def load_sets(config: QuantOD, progress: Progress) -> Sets:
 
     assert config.outliers is not None
     outliers, load_seconds = {}, {"inlier": seconds}
-    inlier_fingerprint = batches.fingerprint(test_images)
     for name in config.outliers:
         label = label_of(name)
         if path_of(name) == path_of(config.inlier):
@@ -62,8 +61,8 @@ def load_sets(config: QuantOD, progress: Progress) -> Sets:
         if label in outliers:
             raise ValueError(f"--outliers must name each set once, {label} stands there twice")
         outliers[label], _, load_seconds[label] = read(name, "test")
-        if batches.fingerprint(outliers[label]) == inlier_fingerprint:
-            raise ValueError(f"--outliers {label} holds the same images as --inlier {config.inlier}: name another set")
+        if batches.same_source(test_images, outliers[label]):
+            raise ValueError(f"--outliers {label} holds images of --inlier {config.inlier} only: name another set")
     if not outliers:
         raise ValueError("--outliers must name at least one set, got none")
     return Sets(train_images, train_labels, test_images, test_labels, outliers, num_classes, load_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from quantjax.data.images import fit
 from quantjax.data.readers import Row, Source
 
-Report = Callable[[int, Mapping[str, Any]], None]
+Report = Callable[[int, int], None]  # (rows done, rows in all)
 REPORTS_PER_SET = 20
 PAPER_SHARE, PAPER_BATCH = 5, 128  # outliers per inliers, and the batch whose remainder the authors drop
 
@@ -21,7 +21,7 @@ def load(source: Source, size: int = 32, report: Report | None = None) -> tuple[
     """All rows of a source: images uint8 [N, size, size, 3] and labels int32 [N] (-1 where there are none).
 
     Images of another size are resized (short side, bilinear) and centre-cropped. Decoding runs in threads; a source
-    that already shows `images` of that shape is handed out as it is, without a copy. `report(rows, {"rows": N})` is
+    that already shows `images` of that shape is handed out as it is, without a copy. `report(done, N)` is
     called now and then.
 
     Raises:
@@ -36,7 +36,7 @@ def load(source: Source, size: int = 32, report: Report | None = None) -> tuple[
     else:
         images, labels = _decode(source, total, size, report)
     if report:
-        report(total, {"rows": total})
+        report(total, total)
     return images, labels
 
 
@@ -52,7 +52,7 @@ def _decode(source: Source, total: int, size: int, report: Report | None) -> tup
     for i, row in enumerate(grain.MapDataset.source(source).map(fitted).to_iter_dataset(options)):
         images[i], labels[i] = row["image"], row["label"]
         if report and i and i % every == 0:
-            report(i, {"rows": total})
+            report(i, total)
     return images, labels
 
 

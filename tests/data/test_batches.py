@@ -51,7 +51,7 @@ def test_progress_is_reported(rng):
     batches.load(
         ArraySource(rng.integers(0, 256, (100, 4, 4), dtype=np.uint8)), 4, lambda row, m: seen.append((row, m))
     )
-    assert seen[-1] == (100, {"rows": 100})
+    assert seen[-1] == (100, 100)
     assert [row for row, _ in seen] == sorted({row for row, _ in seen})
     assert len(seen) == 20
 
