@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import QuantOD
+from experiments.config import Settings
 from experiments.features import Progress
 from experiments.sets import Sets
 from quantjax import losses
@@ -39,9 +39,8 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def obtain(config: QuantOD, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
+def obtain(config: Settings, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
     """Read --weights, or train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
-    assert config.backbone is not None
     backbone = BACKBONES[config.backbone]
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
     model = backbone.build(sets.num_classes, dtype=dtype)
@@ -61,7 +60,7 @@ def obtain(config: QuantOD, sets: Sets, fit_rows: slice, folder: Path, progress:
 
 
 def train(
-    config: QuantOD,
+    config: Settings,
     model: Any,
     preprocessing: Preprocessing,
     images: np.ndarray,
@@ -70,7 +69,6 @@ def train(
     progress: Progress,
 ) -> PyTree:
     """Train `model` on images uint8 [N, H, W, 3] that stay on the device; augmentation is part of the step."""
-    assert config.epochs is not None and config.batch_size is not None
     steps = -(-len(images) // config.batch_size)
     optimizer = sgd(config.epochs * steps)
     key = jax.random.key(config.seed)
@@ -116,6 +114,7 @@ def cross_entropy_loss(model: Any, preprocessing: Preprocessing) -> Any:
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
+        assert batch.labels is not None
         right = (output.logits.argmax(axis=1) == batch.labels).astype(jnp.float32)
         return losses.cross_entropy(output.logits, batch.labels), changed["batch_stats"], {"accuracy": right}
 

@@ -32,7 +32,7 @@ SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantOD:
     """Fit a quantile-trained normalizing flow to a classifier's features and find outliers with it.
 
@@ -108,6 +108,22 @@ class QuantOD:
     """Delete the run's folder first; the feature cache stays."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(QuantOD):
+    """The same with every None filled in: what a run computes with."""
+
+    outliers: tuple[str, ...]
+    backbone: BackboneName
+    blocks: int
+    width: int
+    batch_size: int
+    epochs: int
+    flow_epochs: int
+    views: int
+    shuffle: bool
+    score_batch_size: int
+
+
 # The bundled demonstration: sizes at which two CPU cores need about a minute.
 DEMONSTRATION: dict[str, Any] = {
     "backbone": "wrn10_1",
@@ -130,14 +146,12 @@ def parse(argv: list[str] | None = None) -> QuantOD:
     return tyro.cli(QuantOD, args=argv, prog="python -m experiments.quantod")
 
 
-def resolve(config: QuantOD, *, accelerator: bool) -> QuantOD:
-    """Settings without a None that the run computes with; raises ValueError on a combination that cannot run."""
-    from quantjax.checks import check_interval
+def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
+    """The settings that the run computes with; raises ValueError on a combination that cannot run."""
     from quantjax.data.bundled import BUNDLED_OUTLIERS
 
     demonstration = config.inlier == "digits"
-    defaults = DEMONSTRATION if demonstration else FULL_SIZE
-    config = fill(config, **defaults)
+    config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
     config = fill(
         config,
         outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
@@ -148,16 +162,27 @@ def resolve(config: QuantOD, *, accelerator: bool) -> QuantOD:
     config = fill(config, views=config.flow_epochs if accelerator else 5)
     if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
         config = dataclasses.replace(config, loss="min" if config.q == 0.0 else "mean", q=0.05)
-    if config.loss == "quantile" and not 0.0 <= config.q < 1.0:
-        raise ValueError(f"--q must lie in [0, 1), got {config.q}; for the mean use --loss mean")
-    check_interval("--calibration-tpr", config.calibration_tpr, 0.0, 1.0, closed="neither")
-    for name, least in (("blocks", 1), ("layers", 0), ("width", 1), ("views", 0), ("flow_epochs", 1), ("batch_size", 2)):
-        check_interval("--" + name.replace("_", "-"), getattr(config, name), least, float("inf"))
-    check_interval("--epochs", config.epochs or 0, 0 if config.weights else 1, float("inf"))
-    check_interval("--clamp", config.clamp, 0.0, float("inf"), closed="neither")
-    if not config.scores:
+    settings = Settings(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError for values that no run can have."""
+    from quantjax.checks import check_interval
+
+    if settings.loss == "quantile" and not 0.0 <= settings.q < 1.0:
+        raise ValueError(f"--q must lie in [0, 1), got {settings.q}; for the mean use --loss mean")
+    check_interval("--calibration-tpr", settings.calibration_tpr, 0.0, 1.0, closed="neither")
+    check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
+    least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
+    least |= {"image_size": 8, "epochs": 0 if settings.weights else 1}
+    for name, low in least.items():
+        check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
+    if not settings.scores:
         raise ValueError("--scores must name at least one method, got none")
-    return config
+    if settings.weights is not None and not settings.weights.is_file():
+        raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
 
 
 def fill(config: QuantOD, **defaults: Any) -> QuantOD:
@@ -165,12 +190,12 @@ def fill(config: QuantOD, **defaults: Any) -> QuantOD:
     return dataclasses.replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
 
 
-def describe(config: QuantOD) -> dict[str, Any]:
+def describe(config: Settings) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def identity(config: QuantOD) -> dict[str, Any]:
+def identity(config: Settings) -> dict[str, Any]:
     """The part of the settings that decides the numbers; weights count by content, not by path."""
     settings = {k: v for k, v in describe(config).items() if k not in PLACE}
     if config.weights is not None and config.weights.is_file():
@@ -178,7 +203,7 @@ def identity(config: QuantOD) -> dict[str, Any]:
     return settings
 
 
-def run_name(config: QuantOD) -> str:
+def run_name(config: Settings) -> str:
     """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     return config.run or f"quantod-{config.inlier.split('=')[0].replace(':', '_')}-{digest}"

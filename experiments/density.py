@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import QuantOD
+from experiments.config import Settings
 from experiments.features import Progress
 from quantjax import losses, metrics
 from quantjax.checks import check_finite
@@ -20,7 +20,8 @@ from quantjax.flows.base import log_likelihood
 from quantjax.flows.recipes import quantod
 from quantjax.inference import batched
 from quantjax.report import Curve, append_jsonl, read_jsonl
-from quantjax.train.loop import file_order, fit as fit_epochs, shuffled_order
+from quantjax.train.loop import file_order, shuffled_order
+from quantjax.train.loop import fit as fit_epochs
 from quantjax.train.step import init_state, make_step
 from quantjax.types import PyTree
 
@@ -41,7 +42,7 @@ class FittedFlow(NamedTuple):
 
 
 def fit(
-    config: QuantOD,
+    config: Settings,
     views: Sequence[np.ndarray],
     evaluation: Mapping[str, np.ndarray],
     folder: Path,
@@ -52,7 +53,6 @@ def fit(
     `evaluation` holds the features of "inlier" and of each outlier set; after each epoch their FPR95 and AUROC go to
     metrics.jsonl. They choose nothing: the last epoch is kept. Raises ValueError for features that are not finite.
     """
-    assert config.flow_epochs is not None and config.batch_size is not None
     for v, rows in enumerate(views):
         check_finite(f"training features (view {v})", rows, "check the weights and their preprocessing")
     settings = flow_settings(config, views[0].shape[1])
@@ -97,10 +97,12 @@ def fit(
             resume=config.resume,
             whole_epochs=True,
         )
-    return FittedFlow(settings, jax.tree.map(np.asarray, state.params), _curve(config, log), time.perf_counter() - start)
+    return FittedFlow(
+        settings, jax.tree.map(np.asarray, state.params), _curve(config, log), time.perf_counter() - start
+    )
 
 
-def flow_settings(config: QuantOD, dimension: int) -> dict[str, Any]:
+def flow_settings(config: Settings, dimension: int) -> dict[str, Any]:
     """Keyword arguments of quantjax.flows.quantod for these settings."""
     return {
         "kind": config.flow,
@@ -123,9 +125,8 @@ def adam(preset: str) -> optax.GradientTransformation:
     return optax.chain(clip, decay, optax.adam(LEARNING_RATE, b1=0.8, b2=0.8, eps=1e-4))
 
 
-def epoch_order(config: QuantOD, rows: int) -> Any:
+def epoch_order(config: Settings, rows: int) -> Any:
     """order(epoch) -> [S, B] of train.loop.fit."""
-    assert config.batch_size is not None
     if config.shuffle:
         return lambda epoch: shuffled_order(config.seed, epoch, rows, config.batch_size)
     return lambda epoch: file_order(rows, config.batch_size)
@@ -145,7 +146,7 @@ def _rates(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {**averages, "sets": sets}
 
 
-def _curve(config: QuantOD, log: Path) -> Curve:
+def _curve(config: Settings, log: Path) -> Curve:
     """FPR95 and AUROC per epoch from the log; an epoch that was run twice, because of a kill, counts once."""
     rows = {int(row["epoch"]): row for row in read_jsonl(log) if row.get("stage") == "flow"}
     epochs = sorted(rows)

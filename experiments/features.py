@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def build(model: Any, variables: PyTree, preprocessing: Preprocessing, image_siz
     """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
     folded, variables = fold(model, variables)
 
-    def classify(weights: PyTree, inputs: Any) -> ClassifierOutput:
+    def classify(weights: PyTree, inputs: Any) -> Any:
         return folded.apply(weights, inputs)
 
     def run(weights: PyTree, images: Any) -> tuple[Any, Any]:
@@ -94,11 +95,10 @@ def extract_views(
         file = folder / f"view_{v:03d}.npy"
         features = _read_npy(file, len(images))
         if features is None:
-            draws = augment.draw(jax.random.fold_in(jax.random.key(seed), v), len(images))
-            draws = augment.Draws(*map(np.asarray, draws))
+            draws = jax.device_get(augment.draw(jax.random.fold_in(jax.random.key(seed), v), len(images)))
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
-            _write(file, lambda f, features=features: np.save(f, features))
+            _write(file, partial(_save_array, features))
         result.append(features)
     if views:
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": seed, "rows": len(images)})
@@ -125,6 +125,10 @@ def _read_npy(file: Path, rows: int) -> np.ndarray | None:
 
 def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
     return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
+
+
+def _save_array(array: np.ndarray, handle: Any) -> None:
+    np.save(handle, array)
 
 
 def _write(file: Path, save: Callable[[Any], None]) -> None:

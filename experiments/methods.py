@@ -10,9 +10,9 @@ import numpy as np
 
 from experiments.features import Extracted, Extractor, Progress
 from quantjax import scores
+from quantjax.detector import View, evaluate, needs_images
 from quantjax.extractors import standardise
 from quantjax.inference import batched
-from quantjax.detector import View, evaluate, needs_images
 from quantjax.types import ClassifierOutput, PyTree
 
 KNN_STEP = 5  # every 5th training feature makes the bank
@@ -87,7 +87,9 @@ def score_sets(
 
     run = batched(on_images if from_images else on_outputs, batch_size=batch_size, shared=1)
     shared = (extractor.variables, params) if from_images else params
-    inputs = images if from_images else {name: (out.logits, out.features) for name, out in outputs.items()}
+    inputs: Mapping[str, Any] = (
+        images if from_images else {name: (out.logits, out.features) for name, out in outputs.items()}
+    )
     first = next(iter(inputs.values()))
     start = time.perf_counter()
     run(shared, first[:1] if from_images else tuple(part[:1] for part in first))

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import features, methods
 from experiments.classifier import Trained
-from experiments.config import QuantOD
+from experiments.config import Settings
 from experiments.features import Extracted, Extractor, Progress
 from experiments.methods import Choice, Scored
 from experiments.sets import Sets
@@ -29,20 +29,19 @@ def held_out_scores(
     params: Any,
     extractor: Extractor,
     images: np.ndarray,
-    config: QuantOD,
+    config: Settings,
     cache: Path,
     progress: Progress,
 ) -> np.ndarray:
     """Scores of the training images that were in neither stage."""
     outputs = {"held out": features.extract(extractor, "held-out inliers", images, cache, progress)}
-    assert config.score_batch_size is not None
     scored = methods.score_sets(
         choice, params, extractor, {"held out": images}, outputs, config.score_batch_size, progress
     )
     return scored.scores["held out"]
 
 
-def calibrate(config: QuantOD, test_scores: np.ndarray, held: np.ndarray | None) -> metrics.Calibration:
+def calibrate(config: Settings, test_scores: np.ndarray, held: np.ndarray | None) -> metrics.Calibration:
     """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
 
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
@@ -69,7 +68,7 @@ def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
     return {name: 100.0 * value for name, value in values.items()}
 
 
-def protocol_rates(config: QuantOD, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
+def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
     """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
     if config.protocol == "full":
         return rates(scores_in, scores_out)
@@ -79,7 +78,7 @@ def protocol_rates(config: QuantOD, scores_in: np.ndarray, scores_out: np.ndarra
 
 
 def rows(
-    config: QuantOD,
+    config: Settings,
     sets: Sets,
     scored: Mapping[str, Scored],
     outputs: Mapping[str, Extracted],
@@ -111,7 +110,7 @@ def rows(
 
 def save_detector(
     folder: Path,
-    config: QuantOD,
+    config: Settings,
     trained: Trained,
     num_classes: int,
     choice: Choice,
@@ -120,7 +119,6 @@ def save_detector(
 ) -> None:
     """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
     record = calibration._asdict()
-    assert config.backbone is not None
     detector.save(
         detector.Detector(
             backbone=config.backbone,

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.config import QuantOD, describe, identity, parse, resolve, run_name
+from experiments.config import QuantOD, Settings, describe, identity, parse, resolve, run_name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def run(config: QuantOD) -> int:
+def run(flags: QuantOD) -> int:
     """Everything the run does, top to bottom."""
     start = time.perf_counter()
     import jax
@@ -47,9 +47,8 @@ def run(config: QuantOD) -> int:
 
     # ---- settings and folder
     accelerator = jax.default_backend() != "cpu"
-    jax.config.update("jax_default_prng_impl", config.random_bits)
-    config = resolve(config, accelerator=accelerator)
-    assert config.workdir is not None
+    jax.config.update("jax_default_prng_impl", flags.random_bits)
+    config = resolve(flags, accelerator=accelerator)
     folder, finished = open_run(
         config.workdir,
         run_name(config),
@@ -76,7 +75,6 @@ def run(config: QuantOD) -> int:
     trained = classifier.obtain(config, sets, fit_rows, folder, Progress)
 
     # ---- features: one backbone pass per set feeds every score that needs no gradient
-    assert config.score_batch_size is not None and config.views is not None
     extractor = features.build(
         trained.model, trained.variables, trained.preprocessing, config.image_size, config.score_batch_size
     )
@@ -85,7 +83,7 @@ def run(config: QuantOD) -> int:
     train = features.extract(extractor, "training set", sets.train_images[fit_rows], cache, Progress)
     accuracy = 100.0 * float(np.mean(outputs["inlier"].logits.argmax(1) == sets.test_labels))
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
-    chosen = dict(methods.CHOICES)
+    chosen: dict[str, methods.Choice] = dict(methods.CHOICES)
 
     # ---- stage 2: the flow
     fitted, curve = None, None
@@ -100,13 +98,13 @@ def run(config: QuantOD) -> int:
         curve = fitted.curve
 
     # ---- scores
+    names: tuple[str, ...] = config.scores
     scored, params, fit_seconds = {}, {}, {}
-    for name in config.scores:
+    for name in names:
         choice = chosen[name]
         begun = time.perf_counter()
         if name == "quantod":
-            assert fitted is not None
-            params[name] = fitted.params
+            params[name] = fitted.params if fitted else ()
         else:
             fit = choice.fit
             params[name] = () if fit is None else fit(train.features, sets.train_labels[fit_rows], sets.num_classes)
@@ -118,14 +116,14 @@ def run(config: QuantOD) -> int:
 
     # ---- thresholds, from held-out inliers alone
     calibrations = {}
-    for name in config.scores:
+    for name in names:
         held = None
         if config.weights is None and kept_out:
             held = outcome.held_out_scores(
                 chosen[name], params[name], extractor, sets.train_images[fit_rows.stop :], config, cache, Progress
             )
         calibrations[name] = outcome.calibrate(config, scored[name].scores["inlier"], held)
-    main_method = "quantod" if "quantod" in config.scores else config.scores[0]
+    main_method = "quantod" if "quantod" in config.scores else names[0]
 
     # ---- the detector and the report
     outcome.save_detector(
@@ -152,7 +150,7 @@ def run(config: QuantOD) -> int:
     return 0
 
 
-def introduction(config: QuantOD, folder: Path) -> str:
+def introduction(config: Settings, folder: Path) -> str:
     """What is about to run, and where."""
     lines = [f"run {folder}"]
     if config.inlier == "digits":
@@ -160,7 +158,7 @@ def introduction(config: QuantOD, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def note(config: QuantOD) -> str:
+def note(config: Settings) -> str:
     """What kind of run this is, in a sentence."""
     if config.inlier != "digits":
         return f"Preset {config.preset}, protocol {config.protocol}."

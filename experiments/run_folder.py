@@ -51,11 +51,15 @@ def _check_same_settings(folder: Path, identity: Mapping[str, Any]) -> None:
     try:
         stored = json.loads(file.read_text())["identity"]
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} is not a readable run folder ({file.name}: {error}): choose another --run") from error
+        raise ValueError(
+            f"{folder} is not a readable run folder ({file.name}: {error}): choose another --run"
+        ) from error
     differ = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
     if differ:
         shown = "; ".join(f"{k}: there {stored.get(k)!r}, given {identity.get(k)!r}" for k in differ[:5])
-        raise ValueError(f"--run {folder.name} holds a run of another configuration ({shown}): choose another --run name")
+        raise ValueError(
+            f"--run {folder.name} holds a run of another configuration ({shown}): choose another --run name"
+        )
 
 
 def _make_writable(folder: Path) -> None:

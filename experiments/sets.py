@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.config import QuantOD
+from experiments.config import Settings
 from experiments.features import Progress
 from quantjax.checks import check_labels
 from quantjax.data import batches
@@ -30,7 +30,7 @@ class Sets(NamedTuple):
     load_seconds: dict[str, float]  # "inlier" (test split) and each outlier set
 
 
-def load_sets(config: QuantOD, progress: Progress) -> Sets:
+def load_sets(config: Settings, progress: Progress) -> Sets:
     """Read every image set of the run as uint8 arrays.
 
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing; FileNotFoundError names
@@ -49,10 +49,11 @@ def load_sets(config: QuantOD, progress: Progress) -> Sets:
     test_images, test_labels, seconds = read(config.inlier, "test")
     num_classes = int(train_labels.max()) + 1 if len(train_labels) else 0
     if num_classes < 2:
-        raise ValueError(f"--inlier {config.inlier} must have at least two labelled classes; give class folders or an .npz")
+        raise ValueError(
+            f"--inlier {config.inlier} must have at least two labelled classes; give class folders or an .npz"
+        )
     check_labels("labels of the inlier test split", test_labels, num_classes)
 
-    assert config.outliers is not None
     outliers, load_seconds = {}, {"inlier": seconds}
     for name in config.outliers:
         label = label_of(name)
@@ -68,17 +69,17 @@ def load_sets(config: QuantOD, progress: Progress) -> Sets:
     return Sets(train_images, train_labels, test_images, test_labels, outliers, num_classes, load_seconds)
 
 
-def held_out(config: QuantOD, rows: int, *, trained_here: bool) -> int:
+def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
     """How many of the last training rows stay out of both stages.
 
     A classifier trained here keeps 5,000 (reference: 20 %) to calibrate on. Foreign weights saw all training images, so
     nothing is gained by it; the reference still fits its flow to the first 80 %.
     """
     if config.preset == "reference":
-        return int(round(rows * HELD_OUT_SHARE))
+        return round(rows * HELD_OUT_SHARE)
     if not trained_here:
         return 0
-    return min(HELD_OUT_IMAGES, int(round(rows * HELD_OUT_SHARE)))
+    return min(HELD_OUT_IMAGES, round(rows * HELD_OUT_SHARE))
 
 
 def label_of(name: str) -> str:
