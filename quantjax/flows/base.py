@@ -41,6 +41,8 @@ class Flow(NamedTuple):
     """(params, z [B, D], masks=None) -> (x [B, D], log |det dx/dz| [B])."""
     draw_masks: Callable[[Array, int], PyTree] = no_masks
     """(key, B) -> bool arrays whose batch axis is -2, all dropout of one step; None where there is no dropout."""
+    reverse_mode: Transform | None = None
+    """`forward` with a cheaper reverse-mode derivative and no forward-mode one, where there is such a thing."""
 
 
 def chain(*flows: Flow, **named: Flow) -> Flow:
@@ -127,10 +129,12 @@ def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
 def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -> Array:
     """Log-density of rows x [B, D] under the flow with a standard normal latent: [B] nats, float32, higher = likelier.
 
+    Differentiable in reverse mode; for jvp or jacfwd differentiate `flow.forward`.
     Raises ValueError unless x has two axes. Source: Dinh et al. (2017), eq. 3.
     """
     check_shape("x", x, "[B, D]")
-    z, log_det = flow.forward(params, x.astype(jnp.float32), masks)
+    forward = flow.forward if flow.reverse_mode is None else flow.reverse_mode
+    z, log_det = forward(params, x.astype(jnp.float32), masks)
     return gaussian.standard_log_density(z.astype(jnp.float32)) + log_det.astype(jnp.float32)
 
 

@@ -5,9 +5,9 @@ With x = [u1, u2], u1 of round(D / 2) features, the first half goes first and th
 Scales are softly clamped, s <- clamp * 0.636 * atan(s), so that no factor leaves exp(+-clamp).
 Conventions as in FrEIA (Ardizzone et al., "Framework for Easily Invertible Architectures", 2018-2022).
 
-Keywords of the four: layers (each network has layers + 2 linear ones), width, dropout (rate, after every linear layer but
-the last), clamp, dtype (of the matrix products; everything else is float32). All four raise ValueError when dimension < 2
-or dropout is outside [0, 1).
+Keywords of the four: layers (each network has layers + 2 linear ones), width, dropout (rate, after every linear layer
+but the last), clamp, dtype (of the matrix products; everything else is float32). All four raise ValueError when
+dimension < 2 or dropout is outside [0, 1).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from quantjax.checks import check_interval
 from quantjax.flows.base import Flow
+from quantjax.flows.deferred import matmul
 from quantjax.types import Array, PyTree
 
 ATAN_GAIN = 0.636  # about 2 / pi: the clamped scale tends to +-clamp
@@ -50,8 +51,7 @@ def _init_subnet(key: Array, inputs: int, outputs: int, layers: int, width: int)
 
 
 def _linear(layer: PyTree, x: Array, dtype: Any) -> Array:
-    product = jnp.matmul(x.astype(dtype), layer["kernel"].astype(dtype), preferred_element_type=jnp.float32)
-    return product + layer["bias"][None, :]
+    return matmul(layer, x, dtype) + layer["bias"][None, :]
 
 
 def _apply_subnet(params: PyTree, x: Array, masks: Array | None, keep: float, dtype: Any) -> Array:

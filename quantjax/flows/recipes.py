@@ -11,6 +11,7 @@ import numpy as np
 from quantjax.checks import check_choice
 from quantjax.flows.base import Flow, chain, stack
 from quantjax.flows.coupling import gin, glow, nice, realnvp
+from quantjax.flows.deferred import deferred
 from quantjax.flows.layers import actnorm, invertible_linear, permutation
 
 COUPLINGS: dict[str, Callable[..., Flow]] = {"glow": glow, "realnvp": realnvp, "gin": gin, "nice": nice}
@@ -18,7 +19,7 @@ MIXINGS = ("linear", "permutation")
 
 
 def seeded_permutations(dimension: int, blocks: int) -> np.ndarray:
-    """Fixed permutations [blocks, D] int32 of QuantOD's released program: seed (k // 2) * blocks + k % 2 for block k."""
+    """Fixed permutations [blocks, D] int32 of QuantOD's released program, block k under its own seed."""
     seeds = [(k // 2) * blocks + k % 2 for k in range(blocks)]
     orders = [np.random.RandomState(seed).permutation(dimension) for seed in seeds]
     return np.stack(orders).astype(np.int32)
@@ -55,12 +56,12 @@ def quantod(
     if mixing == "linear":
         if permutations is not None:
             raise ValueError('permutations are used with mixing="permutation" only, got mixing="linear"')
-        return stack(lambda _: chain(actnorm=actnorm(), coupling=coupling, linear=invertible_linear()), (), blocks)
-    orders = seeded_permutations(dimension, blocks) if permutations is None else np.asarray(permutations, np.int32)
-    _check_permutations(orders, blocks, dimension)
-    return stack(
-        lambda order: chain(actnorm=actnorm(), permutation=permutation(order), coupling=coupling), orders, blocks
-    )
+        flow = stack(lambda _: chain(actnorm=actnorm(), coupling=coupling, linear=invertible_linear()), (), blocks)
+    else:
+        orders = seeded_permutations(dimension, blocks) if permutations is None else np.asarray(permutations, np.int32)
+        _check_permutations(orders, blocks, dimension)
+        flow = stack(lambda o: chain(actnorm=actnorm(), permutation=permutation(o), coupling=coupling), orders, blocks)
+    return flow._replace(reverse_mode=deferred(flow.forward))
 
 
 def _check_permutations(orders: np.ndarray, blocks: int, dimension: int) -> None:
