@@ -18,7 +18,7 @@ class Progress:
     """
 
     def __init__(self, title: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.title, self.stream, self.clock = title, stream or sys.stderr, clock
+        self.title, self.stream, self.clock = title, sys.stderr if stream is None else stream, clock
         self.done = self.total = 0
         self.extra: dict[str, Any] = {}
         self.start = self.drawn = clock()

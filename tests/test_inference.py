@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +79,26 @@ def test_arrays_without_common_rows_are_refused(arrays):
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match=r"batch_size must lie in \[1"):
         batched(lambda x: x, batch_size=0)
+
+
+FOUR_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from quantjax.inference import batched
+assert jax.local_device_count() == 4
+rng = np.random.default_rng(0)
+weights, x = rng.standard_normal((6, 3)), rng.standard_normal((23, 6))
+fn = lambda w, rows: {"y": jnp.tanh(rows @ w), "n": jnp.sum(rows, -1)}
+seen = []
+many = batched(fn, batch_size=7, shared=1)(weights, x, report=lambda *numbers: seen.append(numbers))
+one = batched(fn, batch_size=7, shared=1, devices=jax.local_devices()[:1])(weights, x)
+other = batched(fn, batch_size=7, shared=1, devices=jax.local_devices()[1:2])(weights, x)
+for name in many:
+    np.testing.assert_allclose(many[name], one[name], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(other[name], one[name], rtol=1e-6, atol=1e-6)
+assert many["y"].shape == (23, 3) and seen == [(8, 23), (16, 23), (23, 23)], seen
+"""
+
+
+def test_four_devices_give_what_one_gives_for_rows_that_do_not_divide():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", FOUR_DEVICES], check=True, env=environment)

@@ -29,7 +29,7 @@ def save(folder: str | Path, content: Mapping[str, Any], trees: Mapping[str, PyT
     """
     from safetensors.numpy import save as to_bytes
 
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(trees).items()}
+    arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(trees).items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity; do not save a diverged model")

@@ -6,7 +6,7 @@ A detector is plain data beside pure functions; reading one from files executes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,14 +156,17 @@ def template(
     backbone: str, class_names: Sequence[str], image_size: int, method: str, settings: Mapping[str, Any]
 ) -> PyTree:
     """{"backbone", "score"}: the shapes and dtypes that a detector's arrays must have."""
-    entry = BACKBONES[backbone]
-    module = entry.build(len(class_names))
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    classes, dimension = len(class_names), BACKBONES[backbone].feature_dimension
     return {
-        "backbone": variables,
-        "score": METHODS[method].template(settings, entry.feature_dimension, len(class_names)),
+        "backbone": _backbone_template(backbone, classes, image_size),
+        "score": METHODS[method].template(settings, dimension, classes),
     }
+
+
+@lru_cache(maxsize=8)
+def _backbone_template(backbone: str, classes: int, image_size: int) -> PyTree:
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(BACKBONES[backbone].build(classes).init, jax.random.key(0), image)
 
 
 def check(detector: Detector) -> None:

@@ -1,0 +1,144 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import predict
+from experiments.progress import Progress
+from quantjax import detector
+from quantjax.data.images import fit
+from quantjax.extractors import BACKBONES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    backbone = BACKBONES["wrn10_1"]
+    variables = jax.jit(backbone.build(2).init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    record = {"source": "held-out", "n": 9, "promised_tpr": 0.95, "achieved_tpr": 1.0}
+    fitted = detector.Detector(
+        "wrn10_1", variables, backbone.preprocessing, 16, ("zero", "one"), "msp", {}, (), -0.5, record
+    )
+    folder = tmp_path_factory.mktemp("runs") / "quantod-digits"
+    detector.save(fitted, folder / "detector")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path, rng):
+    for name, shape in (("a.png", (16, 16, 3)), ("deep/b.jpg", (20, 33, 3)), ("deep/c.png", (16, 16))):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(file)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    status = predict.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_json_lines_are_the_detectors_decisions(capsys, run_folder, photos):
+    status, lines, errors = run(capsys, "--run", run_folder, "--json", photos)
+    rows = [json.loads(line) for line in lines]
+    assert (status, errors) == (0, [])
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "b.jpg", "c.png"]
+    fitted = detector.load(run_folder / "detector")
+    images = np.stack([fit(np.array(Image.open(row["path"])), 16) for row in rows])
+    wanted = detector.predict(fitted, images)
+    for row, outlier, label, confidence, score in zip(rows, *wanted, strict=True):
+        assert row["decision"] == ("outlier" if outlier else "inlier")
+        assert row["class"] == fitted.class_names[label]
+        assert row["confidence"] == pytest.approx(confidence, abs=1e-5)
+        assert row["score"] == pytest.approx(score, abs=1e-5)
+        assert row["threshold"] == -0.5
+
+
+def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photos):
+    (photos / "text.png").write_text("no image")
+    (photos / "empty.png").touch()
+    status, lines, errors = run(capsys, "--run", run_folder / "detector", photos)
+    assert status == 1
+    assert len(lines) == 3
+    assert all(line.startswith(("inlier", "outlier")) and "threshold -0.5" in line for line in lines)
+    assert [name in error for name, error in zip(("empty.png", "text.png"), errors, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "absent", "a.png"], "does not exist"),
+        (["--run", ".", "a.png"], "holds no detector"),
+        (["--run", "RUN", "empty_folder"], "holds no images"),
+        (["--run", "RUN", "absent.png"], "absent.png"),
+    ],
+)
+def test_nothing_to_do_is_status_2_and_one_error(capsys, run_folder, photos, monkeypatch, arguments, message):
+    monkeypatch.chdir(photos)
+    (photos / "empty_folder").mkdir()
+    status, lines, errors = run(capsys, *(run_folder if a == "RUN" else a for a in arguments))
+    assert (status, lines, len(errors)) == (2, [], 1)
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+
+
+def test_lines_for_people_say_why():
+    row = {"path": "a.png", "class": "cat", "confidence": 0.75, "score": 2.0, "threshold": 1.0}
+    assert "(nearest class cat 75.0 %)" in predict.to_line({**row, "decision": "outlier"})
+    assert "score 2 > threshold 1" in predict.to_line({**row, "decision": "outlier"})
+    assert "score 0.5 <= threshold 1" in predict.to_line({**row, "decision": "inlier", "score": 0.5})
+
+
+def test_help_loads_no_heavy_package():
+    code = (
+        "import sys, contextlib, experiments.predict as p\n"
+        "with contextlib.suppress(SystemExit): p.main(['--help'])\n"
+        "assert not {'jax', 'flax', 'numpy', 'PIL', 'tyro'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "--run" in done.stdout
+
+
+class Stream(list):
+    write = list.append
+
+    def flush(self):
+        """Nothing is held back."""
+
+    def isatty(self):
+        return False
+
+
+def test_a_log_gets_a_line_every_ten_seconds_and_a_last_one():
+    now, stream = [0.0], Stream()
+    with Progress("score", stream=stream, clock=lambda: now[0]) as report:
+        for done in range(1, 51):
+            now[0] = 0.5 * done
+            report(done, 50, loss=1.25)
+    lines = "".join(stream).splitlines()
+    assert lines == [
+        "score: 20/50 (40 %), 2/s, about 15 s left, loss 1.25",
+        "score: 40/50 (80 %), 2/s, about 5 s left, loss 1.25",
+        "score: 50/50 in 25.0 s, 2/s, loss 1.25",
+    ]
+
+
+def test_a_terminal_gets_a_bar():
+    class Terminal(Stream):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with Progress("score", stream=stream) as report:
+        report(3, 4)
+    text = "".join(stream)
+    assert "score" in text
+    assert "3/4" in text
