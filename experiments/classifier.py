@@ -42,7 +42,7 @@ class Trained(NamedTuple):
 def obtain(config: Settings, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
     """Read --weights, or train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
     backbone = BACKBONES[config.backbone]
-    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
     model = backbone.build(sets.num_classes, dtype=dtype)
     start = time.perf_counter()
     if config.weights is not None:

@@ -86,8 +86,9 @@ class QuantOD:
     """Methods to evaluate."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the backbone; likelihoods and scores are float32 always."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
+    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of the dropout masks: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
     batch_size: int | None = None

@@ -48,6 +48,8 @@ def run(flags: QuantOD) -> int:
     # ---- settings and folder
     accelerator = jax.default_backend() != "cpu"
     jax.config.update("jax_default_prng_impl", flags.random_bits)
+    if flags.precision != "tensorfloat32":
+        jax.config.update("jax_default_matmul_precision", "highest")
     config = resolve(flags, accelerator=accelerator)
     folder, finished = open_run(
         config.workdir,
@@ -173,8 +175,8 @@ def sizes(sets: Any, kept_out: int) -> str:
     """The number of images of every set."""
     counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items())
     return (
-        f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), {len(sets.test_images):,} to test, "
-        f"{sets.num_classes} classes; outliers: {counts}"
+        f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), "
+        f"{len(sets.test_images):,} to test, {sets.num_classes} classes; outliers: {counts}"
     )
 
 

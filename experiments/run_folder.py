@@ -33,7 +33,8 @@ def open_run(
             return folder, True
         if not resume:
             raise ValueError(
-                f"{folder} holds an unfinished run of these settings: add --resume to continue it or --overwrite to restart"
+                f"{folder} holds an unfinished run of these settings: "
+                "add --resume to continue it or --overwrite to restart"
             )
         return folder, False
     _make_writable(folder)

@@ -55,7 +55,9 @@ def deferred(transform: Transform) -> Transform:
 
 
 def _product(x: Array, kernel: Array) -> Array:
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+    # HIGHEST: accelerators would otherwise round the float32 factors of a likelihood to fewer bits
+    precision = jax.lax.Precision.HIGHEST
+    return jnp.matmul(x.astype(kernel.dtype), kernel, precision=precision, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
@@ -105,7 +107,7 @@ def _fill(grads: PyTree, slots: PyTree) -> PyTree:
 def _weight_gradient(inputs: Array, cotangents: Array) -> Array:
     rows = inputs.shape[-2]
     if rows > FUSED_ROWS:
-        return jnp.matmul(inputs.swapaxes(-1, -2), cotangents)
+        return jnp.matmul(inputs.swapaxes(-1, -2), cotangents, precision=jax.lax.Precision.HIGHEST)
     gradient = inputs[..., 0, :, None] * cotangents[..., 0, None, :]
     for row in range(1, rows):
         gradient = gradient + inputs[..., row, :, None] * cotangents[..., row, None, :]

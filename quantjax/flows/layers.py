@@ -84,7 +84,8 @@ def invertible_linear() -> Flow:
     def forward(params: PyTree, x: Array, masks: PyTree = None) -> tuple[Array, Array]:
         del masks
         lower, upper = factors(params)
-        return (x @ upper.T) @ lower.T, log_det(params, x.shape[0])
+        half = jnp.matmul(x, upper.T, precision=jax.lax.Precision.HIGHEST)
+        return jnp.matmul(half, lower.T, precision=jax.lax.Precision.HIGHEST), log_det(params, x.shape[0])
 
     def inverse(params: PyTree, z: Array, masks: PyTree = None) -> tuple[Array, Array]:
         del masks
