@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -107,23 +108,18 @@ def test_help_loads_no_heavy_package():
     assert "--run" in done.stdout
 
 
-class Stream(list):
-    write = list.append
-
-    def flush(self):
-        """Nothing is held back."""
-
+class Terminal(io.StringIO):
     def isatty(self):
-        return False
+        return True
 
 
 def test_a_log_gets_a_line_every_ten_seconds_and_a_last_one():
-    now, stream = [0.0], Stream()
+    now, stream = [0.0], io.StringIO()
     with Progress("score", stream=stream, clock=lambda: now[0]) as report:
         for done in range(1, 51):
             now[0] = 0.5 * done
             report(done, 50, loss=1.25)
-    lines = "".join(stream).splitlines()
+    lines = stream.getvalue().splitlines()
     assert lines == [
         "score: 20/50 (40 %), 2/s, about 15 s left, loss 1.25",
         "score: 40/50 (80 %), 2/s, about 5 s left, loss 1.25",
@@ -132,13 +128,9 @@ def test_a_log_gets_a_line_every_ten_seconds_and_a_last_one():
 
 
 def test_a_terminal_gets_a_bar():
-    class Terminal(Stream):
-        def isatty(self):
-            return True
-
     stream = Terminal()
     with Progress("score", stream=stream) as report:
         report(3, 4)
-    text = "".join(stream)
+    text = stream.getvalue()
     assert "score" in text
     assert "3/4" in text
