@@ -138,6 +138,15 @@ def test_roc_points_are_those_of_every_threshold():
     np.testing.assert_allclose(y, [0, 25, 50, 75, 100, 100])
 
 
+def test_histogram_keeps_every_image_and_says_what_it_cuts_off():
+    # float32 scores far beyond the axis once fell out of the last bin
+    inlier, outlier = np.linspace(0, 1, 100, dtype=np.float32), np.full(50, 1e6 + 0.3, np.float32)
+    chart = charts.histogram_chart(inlier, outlier, 0.95, title="")
+    assert '<text class="beyond"' in chart
+    assert ">100 %<" in chart
+    assert '<text class="beyond"' not in charts.histogram_chart(inlier, inlier, 0.95, title="")
+
+
 def test_axis_shows_inliers_and_threshold_and_cuts_far_tails(rng):
     inlier = rng.normal(0, 1, 1000)
     low, high = charts.score_range(inlier, np.array([1e9, 3.0]), 1.6)

@@ -45,26 +45,38 @@ def line_chart(
 
 
 def histogram_chart(inlier: np.ndarray, outlier: np.ndarray, threshold: float | None, *, title: str) -> str:
-    """Shares of inliers [N] and outliers [M] over the score; the end bins hold everything beyond the axis."""
+    """Shares of inliers [N] and outliers [M] over the score; the end bins hold everything beyond the axis.
+
+    The height fits the inliers and the inner bins; a taller end bin is cut off and its share written beside it.
+    """
+    inlier, outlier = np.asarray(inlier, np.float64), np.asarray(outlier, np.float64)
     low, high = score_range(inlier, outlier, threshold)
     edges = np.linspace(low, high, BINS + 1)
     shares = [100.0 * np.histogram(np.clip(s, low, high), edges)[0] / len(s) for s in (inlier, outlier)]
-    y_range = (0.0, nice_ceiling(max(float(s.max()) for s in shares)))
+    y_range = (0.0, nice_ceiling(max(float(shares[0].max()), float(shares[1][1:-1].max()))))
     parts = [_axes((low, high), y_range, "Score (higher = more outlying)", "Share of images (%)")]
     for name, share in zip(("inlier", "outlier"), shares, strict=True):
-        steps = "".join(
-            f"L{_x(a, (low, high)):.1f} {_y(s, y_range):.1f}H{_x(b, (low, high)):.1f}"
-            for a, b, s in zip(edges[:-1], edges[1:], share, strict=True)
-        )
-        base = _y(0.0, y_range)
-        parts.append(f'<path class="area {name}" d="M{LEFT} {base:.1f}{steps}V{base:.1f}Z"/>')
+        parts.append(_steps(name, edges, np.minimum(share, y_range[1]), y_range))
+    for index, anchor in ((0, "start"), (-1, "end")):
+        share = float(shares[1][index])
+        if share > y_range[1]:
+            x = LEFT + 10 if index == 0 else WIDTH - RIGHT - 10
+            parts.append(f'<text class="beyond" x="{x}" y="{TOP + 12}" text-anchor="{anchor}">{share:.0f} %</text>')
     if threshold is not None:
-        x = _x(threshold, (low, high))
-        parts.append(f'<path class="threshold" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        parts.append(
-            f'<path class="hit" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"><title>threshold {threshold:.6g}</title></path>'
-        )
+        line = f'd="M{_x(threshold, (low, high)):.1f} {TOP}V{HEIGHT - BOTTOM}"'
+        parts.append(f'<path class="threshold" {line}/>')
+        parts.append(f'<path class="hit" {line}><title>threshold {threshold:.6g}</title></path>')
     return _svg(title, parts)
+
+
+def _steps(name: str, edges: np.ndarray, share: np.ndarray, y_range: tuple[float, float]) -> str:
+    limits = (float(edges[0]), float(edges[-1]))
+    steps = "".join(
+        f"L{_x(a, limits):.1f} {_y(s, y_range):.1f}H{_x(b, limits):.1f}"
+        for a, b, s in zip(edges[:-1], edges[1:], share, strict=True)
+    )
+    base = _y(0.0, y_range)
+    return f'<path class="area {name}" d="M{LEFT} {base:.1f}{steps}V{base:.1f}Z"/>'
 
 
 def roc_points(inlier: np.ndarray, outlier: np.ndarray, samples: int = 120) -> Line:

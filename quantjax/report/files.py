@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from quantjax.report.page import Curve, MethodScores, render
-from quantjax.report.tables import aupr_table, fpr_auroc_table, outlier_positive_table, to_markdown
+from quantjax.report.tables import aupr_table, fpr_auroc_table, outlier_positive_table, share, to_markdown
 
 SCHEMA = 1
 RATES = ("fpr95", "auroc", "aupr", "fpr95_outlier_positive", "aupr_outlier_positive")
@@ -75,13 +75,13 @@ def check_results(results: Mapping[str, Any]) -> None:
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
     calibration = results["calibration"]
-    accepted = f"{calibration['achieved_tpr']} achieved of {calibration['promised_tpr']} promised"
+    accepted = f"promised {share(calibration['promised_tpr'])}, achieved {share(calibration['achieved_tpr'])}"
     parts = [
         f"# Outlier detection, inliers: {results['inlier']}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier accuracy {results['accuracy']:.2f} %. Threshold {calibration['threshold']} from {calibration['n']} "
-        f"{calibration['source']}: share of inliers accepted {accepted}. Seed {results['seed']}, {results['device']}, "
-        f"{results['seconds']:.1f} s.",
+        f"Inlier accuracy {results['accuracy']:.2f} %. Threshold {calibration['threshold']:.6g} "
+        f"from {calibration['n']} {calibration['source']}; inliers accepted: {accepted}. "
+        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     for table in (fpr_auroc_table(results), aupr_table(results), outlier_positive_table(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -12,7 +13,15 @@ import numpy as np
 from quantjax.checks import check_finite, check_same_length
 from quantjax.report import charts
 from quantjax.report.style import STYLE
-from quantjax.report.tables import Table, aupr_table, fpr_auroc_table, outlier_positive_table, seconds_table, unique
+from quantjax.report.tables import (
+    Table,
+    aupr_table,
+    fpr_auroc_table,
+    outlier_positive_table,
+    seconds_table,
+    share,
+    unique,
+)
 
 
 class MethodScores(NamedTuple):
@@ -49,7 +58,8 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
         _settings(results),
     ]
     title = f"Outlier detection, inliers: {results['inlier']}"
-    note = f'<p class="note">{escape(str(results["note"]))}</p>' if results.get("note") else ""
+    text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(str(results.get("note") or "")))
+    note = f'<p class="note">{text}</p>' if text else ""
     header = f"<header><h1>{escape(title)}</h1>{note}</header>"
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title>'
@@ -68,7 +78,7 @@ def _tiles(results: Mapping[str, Any]) -> str:
     tiles = [
         (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
         ("Inlier accuracy", f"{results['accuracy']:.2f} %", f"inliers: {results['inlier']}"),
-        ("Inliers accepted", _share(calibration["achieved_tpr"]), f"promised {_share(calibration['promised_tpr'])}"),
+        ("Inliers accepted", share(calibration["achieved_tpr"]), f"promised {share(calibration['promised_tpr'])}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
     cards = "".join(
@@ -202,10 +212,6 @@ def _legend(entries: Iterable[tuple[str, str]]) -> str:
         swatch = f'<svg class="swatch" viewBox="0 0 22 10"><path class="line {kind}" d="M1 5H21"/></svg>'
         items.append(f'<span class="key">{swatch}{escape(name)}</span>')
     return f'<div class="legend">{"".join(items)}</div>'
-
-
-def _share(value: Any) -> str:
-    return f"{100.0 * value:.2f} %" if value <= 1.0 else f"{value:.2f} %"
 
 
 def _text(value: Any) -> str:

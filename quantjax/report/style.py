@@ -19,7 +19,8 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0 0 6px; }
 h2 { font-size: 18px; margin: 0 0 8px; }
 h3 { font-size: 15px; margin: 22px 0 4px; }
 section > h3:first-of-type { margin-top: 6px; }
-.note { margin: 6px 0 0; max-width: 90ch; }
+.note { margin: 6px 0 0; max-width: 110ch; }
+code { font-size: 0.92em; background: var(--rule); border-radius: 4px; padding: 1px 5px; }
 .hint { color: var(--soft); font-size: 13px; margin: 0 0 10px; max-width: 100ch; }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 18px 20px; margin-top: 18px; }
@@ -29,7 +30,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .tile .name { color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th, td { padding: 6px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 600; }
@@ -70,6 +71,7 @@ svg text { fill: var(--soft); font-size: 10.5px; }
 .inlier { fill: var(--inlier); stroke: var(--inlier); } .outlier { fill: var(--outlier); stroke: var(--outlier); }
 .line.inlier, .line.outlier { stroke-width: 8; stroke-opacity: 0.6; }
 .threshold { fill: none; stroke: var(--ink); stroke-width: 1.4; stroke-dasharray: 4 3; }
+.beyond { fill: var(--outlier); font-weight: 600; }
 .hit { stroke: transparent; stroke-width: 10; }
 @media print { details > * { display: block; } section { break-inside: avoid; } }
 """

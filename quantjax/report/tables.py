@@ -98,6 +98,13 @@ def to_markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def share(value: float | None) -> str:
+    """A rate in percent as text, from a fraction up to 1 or from percent; None was not measured."""
+    if value is None:
+        return "not measured"
+    return f"{100.0 * value if value <= 1.0 else value:.2f} %"
+
+
 def unique(values: Any) -> list[str]:
     """Values without repetition, in the order of their first appearance."""
     return list(dict.fromkeys(values))
