@@ -29,6 +29,7 @@ ScoreName = Literal[
     "knn",
 ]
 SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
+HELD_OUT = "held out"  # name of the training images in neither stage, beside "inlier" and the outlier sets
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 

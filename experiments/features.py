@@ -19,6 +19,7 @@ from quantjax.inference import batched
 from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
 
+VIEW_SEED = 0
 Progress = Callable[[str], Any]  # title -> context whose object is called with (done, total)
 
 
@@ -28,6 +29,11 @@ class Extracted(NamedTuple):
     logits: np.ndarray  # [N, K] float32
     features: np.ndarray  # [N, D] float32
     seconds: float
+
+
+def rows_of(extracted: Extracted, rows: slice) -> Extracted:
+    """Some of the rows; the seconds stay those of the whole pass."""
+    return Extracted(extracted.logits[rows], extracted.features[rows], extracted.seconds)
 
 
 class Extractor(NamedTuple):
@@ -83,25 +89,27 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
 
 
 def extract_views(
-    extractor: Extractor, images: np.ndarray, views: int, seed: int, cache: Path, progress: Progress
+    extractor: Extractor, images: np.ndarray, views: int, cache: Path, progress: Progress
 ) -> list[np.ndarray]:
     """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there.
 
-    View v is drawn from (seed, v), so that more views extend fewer.
+    View v is drawn from (VIEW_SEED, v): more views extend fewer, and runs of all seeds share them.
     """
-    folder = cache / f"views-{batches.fingerprint(np.asarray([extractor.fingerprint, str(seed)]), images)}"
+    folder = cache / f"views-{batches.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npy"
         features = _read_npy(file, len(images))
         if features is None:
-            draws = jax.device_get(augment.draw(jax.random.fold_in(jax.random.key(seed), v), len(images)))
+            draws = jax.device_get(
+                augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
+            )
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
             _write(file, partial(_save_array, features))
         result.append(features)
     if views:
-        write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": seed, "rows": len(images)})
+        write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import features, methods
 from experiments.classifier import Trained
-from experiments.config import Settings
-from experiments.features import Extracted, Extractor, Progress
+from experiments.config import HELD_OUT, Settings
+from experiments.features import Extracted
 from experiments.methods import Choice, Scored
 from experiments.sets import Sets
 from quantjax import detector, metrics
@@ -24,36 +23,18 @@ PAPER_REPEATS = 3
 CALIBRATION_SEED = 0  # fixed: the same half of the test inliers calibrates every run
 
 
-def held_out_scores(
-    choice: Choice,
-    params: Any,
-    extractor: Extractor,
-    images: np.ndarray,
-    config: Settings,
-    cache: Path,
-    progress: Progress,
-) -> np.ndarray:
-    """Scores of the training images that were in neither stage."""
-    outputs = {"held out": features.extract(extractor, "held-out inliers", images, cache, progress)}
-    scored = methods.score_sets(
-        choice, params, extractor, {"held out": images}, outputs, config.score_batch_size, progress
-    )
-    return scored.scores["held out"]
-
-
-def calibrate(config: Settings, test_scores: np.ndarray, held: np.ndarray | None) -> metrics.Calibration:
+def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
 
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
     the test inliers calibrates and the other half is judged.
     """
-    tpr = config.calibration_tpr
-    if held is not None:
-        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=test_scores)
-    half, other = batches.half_split(len(test_scores), CALIBRATION_SEED)
-    return metrics.calibrate(
-        test_scores[half], source="half of the test inliers", tpr=tpr, check_scores=test_scores[other]
-    )
+    tpr, inliers = config.calibration_tpr, scored.scores["inlier"]
+    if HELD_OUT in scored.scores:
+        held = scored.scores[HELD_OUT]
+        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
+    half, other = batches.half_split(len(inliers), CALIBRATION_SEED)
+    return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
 
 
 def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
@@ -147,7 +128,7 @@ def write(
     shown = {
         name: MethodScores(
             one.scores["inlier"],
-            {k: v for k, v in one.scores.items() if k != "inlier"},
+            {k: v for k, v in one.scores.items() if k not in ("inlier", HELD_OUT)},
             calibrations[name].threshold,
         )
         for name, one in scored.items()

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.config import QuantOD, Settings, describe, identity, parse, resolve, run_name
+from experiments.config import HELD_OUT, QuantOD, Settings, describe, identity, parse, resolve, run_name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,9 +82,12 @@ def run(flags: QuantOD) -> int:
     )
     images = {"inlier": sets.test_images, **sets.outliers}
     outputs = {name: features.extract(extractor, name, rows, cache, Progress) for name, rows in images.items()}
-    train = features.extract(extractor, "training set", sets.train_images[fit_rows], cache, Progress)
+    train = features.extract(extractor, "training set", sets.train_images, cache, Progress)
     accuracy = 100.0 * float(np.mean(outputs["inlier"].logits.argmax(1) == sets.test_labels))
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
+    if config.weights is None and kept_out:
+        images[HELD_OUT] = sets.train_images[fit_rows.stop :]
+        outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
     chosen: dict[str, methods.Choice] = dict(methods.CHOICES)
 
     # ---- stage 2: the flow
@@ -92,10 +95,10 @@ def run(flags: QuantOD) -> int:
     if "quantod" in config.scores:
         views = [train.features]
         if config.views:
-            views = features.extract_views(
-                extractor, sets.train_images[fit_rows], config.views, config.seed, cache, Progress
-            )
-        fitted = density.fit(config, views, {name: out.features for name, out in outputs.items()}, folder, Progress)
+            views = features.extract_views(extractor, sets.train_images, config.views, cache, Progress)
+        views = [view[fit_rows] for view in views]
+        evaluation = {name: outputs[name].features for name in ("inlier", *sets.outliers)}
+        fitted = density.fit(config, views, evaluation, folder, Progress)
         chosen["quantod"] = methods.Choice("quantod", fitted.settings)
         curve = fitted.curve
 
@@ -109,7 +112,9 @@ def run(flags: QuantOD) -> int:
             params[name] = fitted.params if fitted else ()
         else:
             fit = choice.fit
-            params[name] = () if fit is None else fit(train.features, sets.train_labels[fit_rows], sets.num_classes)
+            params[name] = (
+                () if fit is None else fit(train.features[fit_rows], sets.train_labels[fit_rows], sets.num_classes)
+            )
         # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
         fit_seconds[name] = 0.0 if choice.fit is None else time.perf_counter() - begun + train.seconds
         scored[name] = methods.score_sets(
@@ -119,12 +124,7 @@ def run(flags: QuantOD) -> int:
     # ---- thresholds, from held-out inliers alone
     calibrations = {}
     for name in names:
-        held = None
-        if config.weights is None and kept_out:
-            held = outcome.held_out_scores(
-                chosen[name], params[name], extractor, sets.train_images[fit_rows.stop :], config, cache, Progress
-            )
-        calibrations[name] = outcome.calibrate(config, scored[name].scores["inlier"], held)
+        calibrations[name] = outcome.calibrate(config, scored[name])
     main_method = "quantod" if "quantod" in config.scores else names[0]
 
     # ---- the detector and the report
