@@ -57,11 +57,10 @@ def histogram_chart(inlier: np.ndarray, outlier: np.ndarray, threshold: float | 
     parts = [_axes((low, high), y_range, "Score (higher = more outlying)", "Share of images (%)")]
     for name, share in zip(("inlier", "outlier"), shares, strict=True):
         parts.append(_steps(name, edges, np.minimum(share, y_range[1]), y_range))
-    for index, anchor in ((0, "start"), (-1, "end")):
-        share = float(shares[1][index])
-        if share > y_range[1]:
-            x = LEFT + 10 if index == 0 else WIDTH - RIGHT - 10
-            parts.append(f'<text class="beyond" x="{x}" y="{TOP + 12}" text-anchor="{anchor}">{share:.0f} %</text>')
+    for index, anchor, x in ((0, "start", LEFT + 10), (-1, "end", WIDTH - RIGHT - 10)):
+        held = float(shares[1][index])
+        if held > y_range[1]:
+            parts.append(f'<text class="beyond" x="{x}" y="{TOP + 12}" text-anchor="{anchor}">{held:.0f} %</text>')
     if threshold is not None:
         line = f'd="M{_x(threshold, (low, high)):.1f} {TOP}V{HEIGHT - BOTTOM}"'
         parts.append(f'<path class="threshold" {line}/>')
