@@ -1,0 +1,116 @@
+"""Four devices equal one, two processes equal one; each in a process of its own, as device counts are fixed early."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+# The programs are tiny: compiling them well would cost more than running them badly.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def start(program: str, *arguments: str, flags: str = "") -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "XLA_FLAGS": f"{FAST_COMPILE} {flags}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parents[1])
+    }  # fmt: skip
+    command = [sys.executable, str(HERE / program), *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE.parents[1]
+    )
+
+
+def finish(*processes: subprocess.Popen[str]) -> None:
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, np.ndarray]:
+    path = tmp_path_factory.mktemp("devices") / "results.npz"
+    finish(start("four_devices.py", str(path), flags="--xla_force_host_platform_device_count=4"))
+    with np.load(path) as file:
+        return dict(file)
+
+
+def pairs(results: dict[str, np.ndarray], prefix: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    names = [name.removesuffix("|one") for name in results if name.startswith(prefix) and name.endswith("|one")]
+    assert names
+    return [(name, results[f"{name}|one"], results[f"{name}|four"]) for name in names]
+
+
+TRAININGS = ["classifier", "quantile-two_row", "quantile-plain", "mean-plain"]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_raw_gradients_of_four_devices_are_those_of_one(results, training):
+    found = pairs(results, f"{training}.grad")
+    for name, one, four in found:
+        np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
+    # a wrong factor (4 or 1/4) must not hide below the tolerance
+    assert max(np.abs(one).max() for _, one, _ in found) > 1e-2
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("what", ["first", "losses", "params"])
+def test_ten_steps_on_four_devices_are_those_on_one(results, training, what):
+    for name, one, four in pairs(results, f"{training}.{what}"):
+        np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_running_statistics_after_ten_steps_are_those_of_one_device(results):
+    for name, one, four in pairs(results, "classifier.statistics"):
+        np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_ten_steps_are_traced_once(results, training):
+    assert results[f"{training}.traces|one"] == results[f"{training}.traces|four"] == 1
+
+
+def test_scores_of_four_devices_are_those_of_one(results):
+    ((_, one, four),) = pairs(results, "scores")
+    assert one.shape == (26,)
+    np.testing.assert_allclose(four, one, rtol=1e-5)
+
+
+def test_training_a_flow_vmapped_over_seeds_equals_separate_runs(results):
+    for name in [name for name in results if name.startswith("seeds") and name.endswith("|together")]:
+        np.testing.assert_allclose(
+            results[name], results[name.removesuffix("together") + "apart"], rtol=1e-4, atol=1e-5, err_msg=name
+        )
+    first, second = results["seeds['loss']|together"]
+    assert not np.allclose(first, second)
+
+
+def test_joined_results_donation_and_lengths_that_do_not_divide(results):
+    np.testing.assert_array_equal(results["joined"], np.arange(24).reshape(2, 12) * 2 + np.arange(12)[None, :])
+    assert results["donated"]
+    assert "shape [2, 10] is split along axis 1 over 4 devices" in str(results["refusal"])
+    assert "pad_axis" in str(results["refusal"])
+    assert str(results["summary"]) == "4 x cpu"
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    outputs = [tmp_path / f"{name}.npz" for name in ("alone", "first", "second")]
+    parts = [start("two_processes.py", str(outputs[1 + i]), address, "2", str(i)) for i in range(2)]
+    finish(start("two_processes.py", str(outputs[0])), *parts)
+    alone, *together = [dict(np.load(path)) for path in outputs]
+    for result in together:
+        assert str(result["summary"]) == "2 x cpu, 2 processes"
+        for name in alone.keys() - {"summary"}:
+            np.testing.assert_allclose(result[name], alone[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert np.ptp(alone["losses"]) > 1e-3
