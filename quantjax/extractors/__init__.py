@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from quantjax.extractors.inference import fold
+from quantjax.extractors.inference import extract, fold
 from quantjax.extractors.preprocess import ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.resnet import CifarResNet, ResNet18
 from quantjax.extractors.wrn import WideResNet
@@ -39,6 +39,7 @@ __all__ = [
     "CifarResNet",
     "ResNet18",
     "WideResNet",
+    "extract",
     "fold",
     "standardise",
 ]

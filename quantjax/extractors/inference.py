@@ -1,4 +1,4 @@
-"""Fold batch norms for inference: the same function of the images, with fewer operations.
+"""A backbone at inference: batch norms folded, batches in slices that fit the caches.
 
 With a = scale / sqrt(variance + 1e-5), norm(conv(x)) = conv(x, kernel * a) + (bias - mean * a), so every norm that
 directly follows a convolution disappears into it (all of ResNet's, 19 of WRN-40-2's 37); any other becomes the
@@ -7,13 +7,16 @@ multiply-add x * a + (bias - mean * a).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from quantjax.extractors.normalization import EPSILON
+from quantjax.types import Array, ClassifierOutput
 
 Tree = Mapping[str, Any]
 
@@ -48,3 +51,28 @@ def fold(model: nn.Module, variables: Tree) -> tuple[nn.Module, dict[str, Any]]:
     if not variables.get("batch_stats"):
         raise ValueError('variables must hold "params" and "batch_stats", got ' + ", ".join(map(repr, variables)))
     return model.clone(folded=True), {"params": _fold_tree(variables["params"], variables["batch_stats"])}
+
+
+def extract(model: nn.Module, variables: Tree, images: Array, rows: int = 16) -> tuple[Array, Array]:
+    """Logits [B, K] and features [B, D] of standardised images [B, H, W, C] in evaluation mode.
+
+    On a CPU the batch is worked through `rows` at a time, inside the same computation: the maps of larger batches leave
+    the caches, which costs 10-20 %. Other devices take the batch whole.
+    """
+
+    def whole(images: Array) -> tuple[Array, Array]:
+        out: ClassifierOutput = model.apply(variables, images)  # type: ignore[assignment]
+        return out.logits, out.features
+
+    return jax.lax.platform_dependent(images, cpu=lambda x: _in_slices(whole, x, rows), default=whole)
+
+
+def _in_slices(function: Callable[[Array], tuple[Array, Array]], images: Array, rows: int) -> tuple[Array, Array]:
+    if len(images) <= rows:
+        return function(images)
+    full = len(images) // rows * rows
+    slices = images[:full].reshape(-1, rows, *images.shape[1:])
+    out = jax.tree.map(lambda y: y.reshape(full, -1), jax.lax.map(function, slices))
+    if full == len(images):
+        return out
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, function(images[full:]))

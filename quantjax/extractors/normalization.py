@@ -46,7 +46,7 @@ def batch_statistics(x: Array, mode: Mode) -> tuple[Array, Array, Array]:
     total, squares, count = kept.sum(axes), (kept * kept).sum(axes), rows.sum() * positions
     if mode.axis_name is not None:  # as one array: one message between the devices, not three
         sums = jax.lax.psum(jnp.concatenate([total, squares, count[None]]), mode.axis_name)
-        total, squares, count = jnp.split(sums[:-1], 2) + [sums[-1]]
+        total, squares, count = [*jnp.split(sums[:-1], 2), sums[-1]]
     count = jnp.maximum(count, 1.0)
     mean = total / count
     return mean, jnp.maximum(squares / count - mean * mean, 0.0), count

@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.extractors.convolution import Conv, ConvNorm, Head, check_images, convolve
+from quantjax.extractors.convolution import (
+    Conv,
+    ConvNorm,
+    Head,
+    _packed_pair,
+    _plain_pair,
+    check_images,
+    convolve,
+    convolve_pair,
+)
 
 
 def test_convolve_pads_both_sides_at_stride_two():
@@ -16,6 +25,14 @@ def test_convolve_pads_both_sides_at_stride_two():
 def test_one_by_one_kernel_takes_every_other_pixel():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(convolve(x, 2 * jnp.ones((1, 1, 1, 1)), 2)[0, :, :, 0], [[0.0, 4.0], [16.0, 20.0]])
+
+
+def test_packed_pixels_change_no_pair_of_convolutions(rng):
+    x = jnp.asarray(rng.normal(size=(2, 5, 6, 4)), jnp.float32)
+    layers = [tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 3, 4, 4), (4,))) for _ in range(2)]
+    wanted = np.asarray(_plain_pair(x, *layers))
+    for form in (_packed_pair, convolve_pair):
+        np.testing.assert_allclose(form(x, *layers), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_initial_kernel_has_the_fan_out_variance():

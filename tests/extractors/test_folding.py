@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.extractors import BACKBONES, fold
+from quantjax.extractors import BACKBONES, extract, fold
 
 IMAGE = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
 
@@ -67,3 +67,14 @@ def test_misuse_is_refused(rng):
         fold(model, {"params": variables["params"]})
     with pytest.raises(ValueError, match="folded already"):
         fold(*fold(model, variables))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
+def test_slices_change_no_output(rng, rows):
+    model = BACKBONES["wrn10_1"].build(5)
+    variables = random_variables(model, rng)
+    images = jnp.asarray(rng.normal(size=(5, 8, 8, 3)), jnp.float32)
+    wanted = jax.jit(model.apply)(variables, images)
+    logits, features = jax.jit(lambda x: extract(model, variables, x, rows))(images)
+    np.testing.assert_allclose(logits, wanted.logits, atol=1e-5 * np.abs(wanted.logits).max())
+    np.testing.assert_allclose(features, wanted.features, atol=1e-5 * np.abs(wanted.features).max())
