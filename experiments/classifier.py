@@ -126,9 +126,8 @@ def augmented_rows(batch_size: int) -> Any:
 
     def gather(data: tuple[Any, Any], rows: Any, key: Any, axis_name: str | None = None) -> tuple[Any, Any]:
         images, labels = data
-        total = len(rows) if axis_name is None else len(rows) * jax.lax.axis_size(axis_name)
         # drawn for the batch itself: rows that only fill up the devices must not change the others' draws
-        draws = jax.tree.map(lambda d: jnp.pad(d, (0, total - batch_size)), augment.draw(key, batch_size))
-        return augment.flip_and_crop(images[rows], local_rows(draws, axis_name)), labels[rows]
+        draws = local_rows(augment.draw(key, batch_size), axis_name, rows=len(rows))
+        return augment.flip_and_crop(images[rows], draws), labels[rows]
 
     return gather

@@ -37,6 +37,12 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
 
 
+def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
+    """The calibration as it is written to files: rates in percent."""
+    record = calibration._asdict()
+    return record | {key: 100.0 * record[key] for key in ("promised_tpr", "achieved_tpr")}
+
+
 def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
     """The five rates of one method on one outlier set, in percent."""
     values = {
@@ -99,7 +105,7 @@ def save_detector(
     calibration: metrics.Calibration,
 ) -> None:
     """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
-    record = calibration._asdict()
+    record = in_percent(calibration)
     detector.save(
         detector.Detector(
             backbone=config.backbone,

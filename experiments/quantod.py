@@ -135,8 +135,8 @@ def run(flags: QuantOD) -> int:
     results = {
         "rows": outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds),
         "accuracy": accuracy,
-        "calibration": calibrations[main_method]._asdict(),
-        "calibrations": {name: c._asdict() for name, c in calibrations.items()},
+        "calibration": outcome.in_percent(calibrations[main_method]),
+        "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "inlier": config.inlier,
         "config": describe(config),
         "versions": outcome.versions(),

@@ -1,0 +1,109 @@
+"""Defaults by preset, demonstration and machine; what cannot run says so."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from experiments.config import QuantOD, Settings, identity, parse, resolve, run_name
+
+
+def test_the_demonstration_and_the_paper_differ_in_size_alone():
+    small = resolve(QuantOD(), accelerator=False)
+    full = resolve(QuantOD(inlier="cifar10"), accelerator=False)
+    assert (small.backbone, small.views, small.flow_epochs) == ("wrn10_1", 0, 20)
+    assert (full.backbone, full.blocks, full.layers, full.width) == ("wrn40_2", 8, 2, 512)
+    assert (full.epochs, full.flow_epochs, full.batch_size, full.q, full.clamp) == (100, 50, 128, 0.05, 3.0)
+    assert full.outliers == ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
+    assert (
+        None
+        not in dataclasses.asdict(
+            dataclasses.replace(small, data_dir="", run="", weights="", preprocessing="none")
+        ).values()
+    )
+
+
+def test_views_follow_the_machine():
+    assert resolve(QuantOD(inlier="cifar10"), accelerator=False).views == 5
+    assert resolve(QuantOD(inlier="cifar10"), accelerator=True).views == 50
+    assert resolve(QuantOD(inlier="cifar10", flow_epochs=7), accelerator=True).views == 7
+
+
+def test_the_reference_preset_reads_q_as_its_code_does():
+    reference = QuantOD(inlier="cifar10", preset="reference")
+    assert resolve(reference, accelerator=False).flow_epochs == 25
+    assert not resolve(reference, accelerator=False).shuffle
+    assert resolve(dataclasses.replace(reference, q=1.0), accelerator=False).loss == "mean"
+    assert resolve(dataclasses.replace(reference, q=0.0), accelerator=False).loss == "min"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": 1.0}, r"--q must lie in \[0, 1\), got 1.0; for the mean use --loss mean"),
+        ({"q": -0.1}, r"--q must lie in \[0, 1\), got -0.1"),
+        ({"q": 1.5, "preset": "reference"}, "--q must lie"),
+        ({"blocks": 0}, "--blocks must lie"),
+        ({"epochs": 0}, "--epochs must lie"),
+        ({"flow_epochs": 0}, "--flow-epochs must lie"),
+        ({"views": -1}, "--views must lie"),
+        ({"clamp": 0.0}, "--clamp must lie"),
+        ({"calibration_tpr": 1.0}, "--calibration-tpr must lie"),
+        ({"scores": ()}, "--scores must name at least one"),
+        ({"weights": "missing.npz"}, "--weights must be a file"),
+    ],
+)
+def test_settings_that_cannot_run(change, message, tmp_path):
+    if "weights" in change:
+        change = {"weights": tmp_path / change["weights"]}
+    with pytest.raises(ValueError, match=message):
+        resolve(QuantOD(**change), accelerator=False)
+
+
+def test_the_name_of_a_run_follows_what_is_computed(tmp_path):
+    settings = resolve(QuantOD(), accelerator=False)
+    name = run_name(settings)
+    assert name.startswith("quantod-digits-")
+    assert len(name.rsplit("-", 1)[1]) == 8
+    elsewhere = dataclasses.replace(settings, workdir=tmp_path, resume=True, score_batch_size=7)
+    assert run_name(elsewhere) == name
+    assert run_name(dataclasses.replace(settings, seed=1)) != name
+    assert run_name(dataclasses.replace(settings, run="mine")) == "mine"
+
+
+def test_weights_count_by_content(tmp_path):
+    files = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    for file, content in zip(files, (b"1", b"1", b"2"), strict=True):
+        file.write_bytes(content)
+    names = [identity(resolve(QuantOD(weights=f), accelerator=False))["weights"] for f in files]
+    assert names[0] == names[1] != names[2]
+
+
+def test_flags_become_settings():
+    config = parse(["--outliers", "a", "b=/c", "--scores", "msp", "knn", "--views", "0", "--shuffle", "False"])
+    assert config.outliers == ("a", "b=/c")
+    assert config.scores == ("msp", "knn")
+    assert (config.views, config.shuffle) == (0, False)
+
+
+@pytest.mark.parametrize("flag", [["--no-such-flag"], ["--preset", "other"], ["--blocks", "many"]])
+def test_unknown_flags_and_values_exit_with_two(flag, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse(flag)
+    assert exit_.value.code == 2
+    assert flag[0] in capsys.readouterr().err
+
+
+def test_help_starts_no_jax():
+    code = (
+        "import sys\nfrom experiments.quantod import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as e:\n    assert e.code == 0\n"
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_settings_have_no_optional_field_left():
+    optional = {f.name for f in dataclasses.fields(Settings) if "None" in str(f.type)}
+    assert optional == {"data_dir", "weights", "preprocessing", "run"}

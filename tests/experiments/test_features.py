@@ -1,0 +1,80 @@
+"""The feature cache: used when it holds exactly these images under exactly these weights, never otherwise."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import features
+from quantjax.extractors import ENERGY_OOD, NONE, WideResNet
+
+
+@contextlib.contextmanager
+def silent(title):
+    yield lambda done, total, **extra: None
+
+
+@pytest.fixture(scope="module")
+def extractors():
+    model = WideResNet(3, depth=10, width=1, dropout_rate=0.0)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    other = jax.tree.map(lambda leaf: leaf * 1.01, variables)
+    return [
+        features.build(model, variables, ENERGY_OOD, 8, 4),
+        features.build(model, other, ENERGY_OOD, 8, 4),
+        features.build(model, variables, NONE, 8, 4),
+        features.build(model.clone(dtype=jnp.bfloat16), variables, ENERGY_OOD, 8, 4),
+    ]
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (6, 8, 8, 3), np.uint8)
+
+
+def test_weights_preprocessing_and_precision_all_count(extractors):
+    assert len({e.fingerprint for e in extractors}) == len(extractors)
+
+
+def test_a_second_pass_reads_the_cache(extractors, images, tmp_path):
+    first = features.extract(extractors[0], "a", images, tmp_path, silent)
+    assert first.features.shape == (6, 64)
+    assert first.logits.shape == (6, 3)
+    blind = extractors[0]._replace(run=None)
+    again = features.extract(blind, "a", images, tmp_path, silent)
+    np.testing.assert_array_equal(again.features, first.features)
+    assert again.seconds == first.seconds
+
+
+def test_a_stale_cache_is_never_used(extractors, images, tmp_path):
+    first = features.extract(extractors[0], "a", images, tmp_path, silent)
+    other_weights = features.extract(extractors[1], "a", images, tmp_path, silent)
+    assert np.abs(other_weights.features - first.features).max() > 1e-4
+    changed = images.copy()
+    changed[5, 0, 0, 0] ^= 128
+    other_images = features.extract(extractors[0], "a", changed, tmp_path, silent)
+    assert (other_images.features[5] != first.features[5]).any()
+    np.testing.assert_allclose(other_images.features[:5], first.features[:5], atol=1e-6)
+
+
+def test_a_truncated_cache_is_made_anew(extractors, images, tmp_path):
+    first = features.extract(extractors[0], "a", images, tmp_path, silent)
+    [file] = tmp_path.rglob("plain.npz")
+    whole = file.read_bytes()
+    for cut in (0, 10, len(whole) // 2):
+        file.write_bytes(whole[:cut])
+        again = features.extract(extractors[0], "a", images, tmp_path, silent)
+        np.testing.assert_array_equal(again.features, first.features)
+
+
+def test_more_views_extend_fewer(extractors, images, tmp_path):
+    two = features.extract_views(extractors[0], images, 2, tmp_path, silent)
+    blind = extractors[0]._replace(run_view=None)
+    np.testing.assert_array_equal(features.extract_views(blind, images, 2, tmp_path, silent)[1], two[1])
+    three = features.extract_views(extractors[0], images, 3, tmp_path, silent)
+    np.testing.assert_array_equal(three[0], two[0])
+    assert (three[2] != two[0]).any()
+    assert (two[0] != two[1]).any()
+    assert features.extract_views(extractors[0], images, 0, tmp_path, silent) == []

@@ -1,0 +1,233 @@
+"""The main command: the bundled demonstration whole, resume, bad input; all in this process, through `main`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import density
+from experiments.config import SCORES
+from experiments.quantod import main
+from quantjax.data.bundled import BUNDLED_OUTLIERS
+from quantjax.report import read_jsonl
+
+SMALL = ["--epochs", "2", "--flow-epochs", "3", "--blocks", "2", "--width", "32", "--scores", "quantod", "energy"]
+SMALL += ["--outliers", "digits_8_9", "gratings"]
+
+# Average AUROC in percent over the six bundled outlier sets; the demonstration reaches a few points more.
+FLOORS = {
+    "quantod": 85.0,
+    "msp": 75.0,
+    "max_logit": 75.0,
+    "energy": 75.0,
+    "odin": 70.0,
+    "mahalanobis": 93.0,
+    "mahalanobis_perturbed": 93.0,
+    "relative_mahalanobis": 85.0,
+    "gem": 93.0,
+    "gem_perturbed": 93.0,
+    "knn": 80.0,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loose_ranks():
+    """The experiments run as users run them."""
+    import jax
+
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("demonstration")
+    assert main(["--workdir", str(workdir)]) == 0
+    [folder] = workdir.glob("quantod-digits-*")
+    return folder
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_score_stays_above_its_floor(demonstration):
+    rows = results_of(demonstration)["rows"]
+    average = {m: np.mean([r["auroc"] for r in rows if r["method"] == m]) for m in SCORES}
+    assert set(FLOORS) == set(SCORES)
+    assert not {m: (average[m], floor) for m, floor in FLOORS.items() if average[m] < floor}
+
+
+def test_results_follow_the_schema(demonstration):
+    results = results_of(demonstration)
+    assert (results["schema"], results["positive_class"], results["inlier"]) == (1, "inlier", "digits")
+    assert {(r["method"], r["outlier"]) for r in results["rows"]} == {(m, o) for m in SCORES for o in BUNDLED_OUTLIERS}
+    assert results["accuracy"] > 85.0
+    for row in results["rows"]:
+        parts = ("load", "compile", "extract", "fit", "score")
+        assert row["total_seconds"] == pytest.approx(sum(row[f"{p}_seconds"] for p in parts))
+    calibration = results["calibration"]
+    assert calibration["source"] == "training images in neither stage"
+    assert (calibration["n"], calibration["promised_tpr"]) == (202, 95.0)
+    assert 85.0 < calibration["achieved_tpr"] <= 100.0
+
+
+def test_all_files_are_there(demonstration):
+    for name in ("results.md", "report.html", "config.json", "detector/detector.json", "classifier.safetensors"):
+        assert (demonstration / name).stat().st_size > 100
+    assert (demonstration / "checkpoints" / "flow").is_dir()
+    log = read_jsonl(demonstration / "metrics.jsonl")
+    assert [r["epoch"] for r in log if r["stage"] == "classifier"] == list(range(1, 11))
+    flow = [r for r in log if r["stage"] == "flow"]
+    assert [r["epoch"] for r in flow] == list(range(1, 21))
+    assert set(flow[0]["sets"]) == set(BUNDLED_OUTLIERS)
+    assert "bundled demonstration" in (demonstration / "results.md").read_text()
+
+
+def test_a_finished_run_is_printed_again(demonstration, capsys):
+    before = (demonstration / "results.json").stat().st_mtime_ns
+    assert main(["--workdir", str(demonstration.parent)]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (demonstration / "results.json").stat().st_mtime_ns == before
+
+
+def test_the_saved_detector_repeats_the_scores(demonstration):
+    from quantjax import detector
+    from quantjax.data import bundled
+
+    images, _ = bundled.SETS["digits"].make("test")
+    outliers, _ = bundled.SETS["gratings"].make("test")
+    run = detector.predictor(detector.load(demonstration / "detector"))
+    achieved = 100.0 * np.mean(~run.predict(images).outlier)
+    assert achieved == pytest.approx(results_of(demonstration)["calibration"]["achieved_tpr"], abs=0.3)
+    assert run.predict(outliers).outlier.mean() > 0.8
+
+
+def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:
+    """A kill at the worst moment: the epoch is computed and logged, its checkpoint is not yet written."""
+    from experiments import classifier
+
+    for module in (classifier, density):
+        original = module.append_jsonl
+
+        def stop(path, row, original=original):
+            original(path, row)
+            if (row["stage"], row["epoch"]) == (stage, epoch):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "append_jsonl", stop)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    assert main(["--workdir", str(workdir), *SMALL]) == 0
+    return next(workdir.glob("quantod-*"))
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [("classifier", 2), ("flow", 2)])
+def test_a_resumed_run_gives_the_same_numbers(uninterrupted, stage, epoch, tmp_path, monkeypatch, capsys):
+    command = ["--workdir", str(tmp_path), *SMALL]
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, stage, epoch)
+        assert main(command) == 130
+    assert main(command) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    [folder] = tmp_path.glob("quantod-*")
+    rates = ("fpr95", "auroc", "aupr")
+    one, two = results_of(uninterrupted), results_of(folder)
+    assert [[r[k] for k in rates] for r in one["rows"]] == [[r[k] for k in rates] for r in two["rows"]]
+    assert one["calibration"] == two["calibration"]
+    losses = [
+        {r["epoch"]: r["loss"] for r in read_jsonl(f / "metrics.jsonl") if r["stage"] == "flow"}
+        for f in (uninterrupted, folder)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_reference_preset_and_paper_protocol(uninterrupted, tmp_path):
+    """Foreign weights, the authors' mixing and optimiser, views, and capped outlier sets."""
+    weights = uninterrupted / "classifier.safetensors"
+    command = ["--workdir", str(tmp_path), *SMALL, "--preset", "reference", "--protocol", "paper", "--views", "2"]
+    assert main([*command, "--weights", str(weights), "--preprocessing", "energy_ood", "--loss", "mean"]) == 0
+    results = results_of(next(tmp_path.glob("quantod-*")))
+    assert results["calibration"]["source"] == "half of the test inliers"
+    assert results["accuracy"] == results_of(uninterrupted)["accuracy"]
+
+
+def image_folder(folder: Path, count: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    for k in range(count):
+        Image.fromarray(np.full((8, 8, 3), 40 * k, np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def failing(capsys, *flags: str) -> str:
+    assert main(list(flags)) == 1
+    captured = capsys.readouterr()
+    return captured.err
+
+
+def test_bad_outlier_sets(tmp_path, capsys):
+    base = ["--workdir", str(tmp_path / "runs"), *SMALL[:-3]]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no image" in failing(capsys, *base, "--outliers", f"mine={empty}", "--run", "a")
+    text = image_folder(tmp_path / "text")
+    (text / "9.png").write_text("not an image")
+    assert "9.png" in failing(capsys, *base, "--outliers", f"mine={text}", "--run", "b")
+    assert "is the inlier set itself" in failing(capsys, *base, "--outliers", "digits", "--run", "c")
+    assert "looked at" in failing(capsys, *base, "--outliers", "nowhere", "--run", "d")
+    assert "Get it from" in failing(capsys, *base, "--outliers", "svhn", "--run", "e")
+
+
+def test_the_inlier_images_under_another_name(tmp_path, capsys):
+    from quantjax.data import bundled
+
+    images, _ = bundled.SETS["digits"].make("test")
+    np.savez(tmp_path / "copy.npz", images=images[::-1])
+    message = failing(capsys, "--workdir", str(tmp_path), "--outliers", f"copy={tmp_path / 'copy.npz'}")
+    assert "holds images of --inlier digits only" in message
+
+
+def test_bad_weights(uninterrupted, tmp_path, capsys):
+    weights = str(uninterrupted / "classifier.safetensors")
+    message = failing(capsys, "--workdir", str(tmp_path), "--weights", weights, "--backbone", "wrn16_2", "--run", "a")
+    assert "wrn10_1" in message
+    (tmp_path / "empty.safetensors").touch()
+    message = failing(
+        capsys, "--workdir", str(tmp_path), "--weights", str(tmp_path / "empty.safetensors"), "--run", "b"
+    )
+    assert "empty.safetensors" in message
+
+
+def test_labels_outside_the_classes(tmp_path, capsys, rng):
+    images = rng.integers(0, 256, (20, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "set.npz",
+        train_images=images,
+        train_labels=np.arange(20) % 2,
+        test_images=images,
+        test_labels=np.arange(20) % 3,
+    )
+    message = failing(
+        capsys, "--workdir", str(tmp_path), "--inlier", f"set={tmp_path / 'set.npz'}", "--outliers", "gratings"
+    )
+    assert "must lie in 0..1" in message
+
+
+def test_features_that_are_not_finite(uninterrupted, tmp_path):
+    from experiments.config import QuantOD, resolve
+
+    settings = resolve(QuantOD(), accelerator=False)
+    rows = np.full((10, 4), np.nan, np.float32)
+    with pytest.raises(ValueError, match=r"training features \(view 0\) must be finite"):
+        density.fit(settings, [rows], {"inlier": rows}, tmp_path, None)
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert "--workdir must be writable" in failing(capsys, "--workdir", str(tmp_path / "file"))
