@@ -57,8 +57,8 @@ PEAKS = {
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["wrn40_2", "resnet20"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[32, 128, 256])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--batches", nargs="+", type=int, default=[32, 128])
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--output", type=Path, help="also write all rows, with machine and versions, to this file")
