@@ -7,13 +7,13 @@ Conventions as in FrEIA (Ardizzone et al., "Framework for Easily Invertible Arch
 
 Keywords of the four: layers (each network has layers + 2 linear ones), width, dropout (rate, after every linear layer
 but the last), clamp, dtype (of the matrix products; everything else is float32). All four raise ValueError when
-dimension < 2 or dropout is outside [0, 1).
+dimension < 2, dropout is outside [0, 1) or clamp is not above 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -38,15 +38,15 @@ def draw_dropout(key: Array, shape: Sequence[int], rate: float) -> Array:
     return draws[..., :last] < jnp.uint16(round((1 - rate) * 2**16))
 
 
-def _init_subnet(key: Array, inputs: int, outputs: int, layers: int, width: int) -> PyTree:
-    sizes = [inputs] + [width] * (layers + 1) + [outputs]
-    params = {}
-    for i, layer_key in enumerate(jax.random.split(key, layers + 2)):
-        kernel_key, bias_key = jax.random.split(layer_key)
-        bound = sizes[i] ** -0.5
-        kernel = jax.random.uniform(kernel_key, (sizes[i], sizes[i + 1]), jnp.float32, -bound, bound)
-        bias = jax.random.uniform(bias_key, (sizes[i + 1],), jnp.float32, -bound, bound)
-        params[f"linear_{i}"] = {"kernel": kernel, "bias": bias}
+def _init_subnet(key: Array, sizes: Sequence[int]) -> PyTree:
+    """Uniform in +-1 / sqrt(fan_in), as torch.nn.Linear; in one draw, since every one more is slow to compile."""
+    draws = jax.random.uniform(key, (sum((i + 1) * o for i, o in pairwise(sizes)),), jnp.float32, -1, 1)
+    params, start = {}, 0
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        end = start + (inputs + 1) * outputs
+        layer = draws[start:end].reshape(inputs + 1, outputs) * jnp.float32(inputs**-0.5)
+        params[f"linear_{index}"] = {"kernel": layer[:-1], "bias": layer[-1]}
+        start = end
     return params
 
 
@@ -113,16 +113,20 @@ def _two_sided(
     if dimension < 2:
         raise ValueError(f"dimension must be at least 2 to be split in two halves, got {dimension}")
     check_interval("dropout", dropout, 0, 1, closed="left")
+    if clamp <= 0:
+        raise ValueError(f"clamp must be above 0, got {clamp}")
     first, keep = round(dimension / 2), 1 - dropout
     second = dimension - first
 
     def init(key: Array, x: Array) -> PyTree:
         del x
         keys = jax.random.split(key, (2, networks))
-        make = partial(_init_subnet, layers=layers, width=width)
+        hidden = [width] * (layers + 1)
+        to_first = [second, *hidden, first * outputs_per_feature]
+        to_second = [first, *hidden, second * outputs_per_feature]
         return {
-            "first": {f"network_{i}": make(k, second, first * outputs_per_feature) for i, k in enumerate(keys[0])},
-            "second": {f"network_{i}": make(k, first, second * outputs_per_feature) for i, k in enumerate(keys[1])},
+            "first": {f"network_{i}": _init_subnet(k, to_first) for i, k in enumerate(keys[0])},
+            "second": {f"network_{i}": _init_subnet(k, to_second) for i, k in enumerate(keys[1])},
         }
 
     def coefficients(params: PyTree, half: str, given: Array, masks: Array | None) -> tuple[Array | None, Array]:
