@@ -16,8 +16,7 @@ from experiments.config import Settings
 from experiments.features import Progress
 from quantjax import losses, metrics
 from quantjax.checks import check_finite
-from quantjax.flows.base import log_likelihood
-from quantjax.flows.recipes import quantod
+from quantjax.flows import log_likelihood, quantod
 from quantjax.inference import batched
 from quantjax.report import Curve, append_jsonl, read_jsonl
 from quantjax.train.loop import file_order, shuffled_order
