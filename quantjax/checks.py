@@ -11,7 +11,9 @@ def check_shape(name: str, value: Any, shape: str) -> None:
     """Raise ValueError unless `value` has the rank of `shape`, e.g. "[B, D]"; a number in it must match exactly."""
     letters = [s.strip() for s in shape.strip("[]").split(",") if s.strip()]
     given = tuple(np.shape(value))
-    fits = len(given) == len(letters) and all(not w.isdigit() or int(w) == g for w, g in zip(letters, given, strict=True))
+    fits = len(given) == len(letters) and all(
+        not w.isdigit() or int(w) == g for w, g in zip(letters, given, strict=True)
+    )
     if not fits:
         raise ValueError(f"{name} must have shape {shape}, got {list(given)}")
 
