@@ -13,6 +13,7 @@ import optax
 
 from experiments.config import Settings
 from experiments.features import Progress
+from experiments.run_log import record
 from experiments.sets import Sets
 from quantjax import losses
 from quantjax.convert.classifiers import load_classifier
@@ -20,7 +21,6 @@ from quantjax.convert.files import read_safetensors, write_safetensors
 from quantjax.data import augment
 from quantjax.extractors import BACKBONES, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.parallel import local_rows
-from quantjax.report import append_jsonl
 from quantjax.train.loop import fit, shuffled_order
 from quantjax.train.step import init_state, make_step, objective
 from quantjax.types import Batch, Preprocessing, PyTree
@@ -77,7 +77,7 @@ def train(
     with progress("stage 1, epochs") as report:
 
         def note(step: int, metrics: dict[str, float]) -> None:
-            append_jsonl(folder / "metrics.jsonl", {"stage": "classifier", "step": step, **metrics})
+            record(folder, {"stage": "classifier", "step": step, **metrics}, tensorboard=config.tensorboard)
             report(int(metrics["epoch"]), config.epochs, loss=metrics["loss"], accuracy=metrics["accuracy"])
 
         state = fit(

@@ -14,11 +14,12 @@ import optax
 
 from experiments.config import Settings
 from experiments.features import Progress
+from experiments.run_log import FILE, record
 from quantjax import losses, metrics
 from quantjax.checks import check_finite
 from quantjax.flows import log_likelihood, quantod
 from quantjax.inference import batched
-from quantjax.report import Curve, append_jsonl, read_jsonl
+from quantjax.report import Curve, read_jsonl
 from quantjax.train.loop import file_order, shuffled_order
 from quantjax.train.loop import fit as fit_epochs
 from quantjax.train.step import init_state, make_step
@@ -69,7 +70,7 @@ def fit(
         draw_rows=config.batch_size,
     )
     score = batched(lambda params, x: -log_likelihood(flow, params, x), batch_size=SCORE_ROWS, shared=1)
-    log, start = folder / "metrics.jsonl", time.perf_counter()
+    start = time.perf_counter()
 
     with progress("stage 2, epochs") as report:
         latest: dict[str, float] = {}
@@ -80,7 +81,7 @@ def fit(
         def evaluate(epoch: int, state: Any) -> None:
             scores = {name: score(state.params, rows) for name, rows in evaluation.items()}
             rates = _rates(scores)
-            append_jsonl(log, {"stage": "flow", **latest, **rates})
+            record(folder, {"stage": "flow", **latest, **rates}, tensorboard=config.tensorboard)
             report(epoch, config.flow_epochs, loss=latest["loss"], fpr95=rates["fpr95"], auroc=rates["auroc"])
 
         state = fit_epochs(
@@ -97,7 +98,7 @@ def fit(
             whole_epochs=True,
         )
     return FittedFlow(
-        settings, jax.tree.map(np.asarray, state.params), _curve(config, log), time.perf_counter() - start
+        settings, jax.tree.map(np.asarray, state.params), _curve(config, folder / FILE), time.perf_counter() - start
     )
 
 

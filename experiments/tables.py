@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.run_log import FILE
 from quantjax.report import read_jsonl, write_text
 
 VARIED = (
@@ -65,7 +66,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no results.json: finish the run first, with --resume") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}): run it again with --overwrite") from error
-    curve = {r["epoch"]: r for r in read_jsonl(folder / "metrics.jsonl") if r.get("stage") == "flow"}
+    curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow"}
     return results | {"rows": rows, "curve": curve, "folder": folder.name}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import density
+from experiments import density, run_log
 from experiments.config import SCORES
 from experiments.quantod import main
 from quantjax.data.bundled import BUNDLED_OUTLIERS
@@ -107,17 +107,14 @@ def test_the_saved_detector_repeats_the_scores(demonstration):
 
 def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:
     """A kill at the worst moment: the epoch is computed and logged, its checkpoint is not yet written."""
-    from experiments import classifier
+    original = run_log.append_jsonl
 
-    for module in (classifier, density):
-        original = module.append_jsonl
+    def stop(path, row):
+        original(path, row)
+        if (row["stage"], row["epoch"]) == (stage, epoch):
+            raise KeyboardInterrupt
 
-        def stop(path, row, original=original):
-            original(path, row)
-            if (row["stage"], row["epoch"]) == (stage, epoch):
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(module, "append_jsonl", stop)
+    monkeypatch.setattr(run_log, "append_jsonl", stop)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +143,13 @@ def test_a_resumed_run_gives_the_same_numbers(uninterrupted, stage, epoch, tmp_p
         for f in (uninterrupted, folder)
     ]
     assert losses[0] == losses[1]
+
+
+def test_curves_as_tensorboard_events(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the tracking extra is not installed")
+    run_log.record(tmp_path, {"stage": "flow", "epoch": 1, "loss": 2.0}, tensorboard=True)
+    [file] = (tmp_path / "tensorboard").iterdir()
+    assert b"flow/loss" in file.read_bytes()
 
 
 def test_reference_preset_and_paper_protocol(uninterrupted, tmp_path):

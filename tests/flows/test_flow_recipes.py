@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,9 @@ from quantjax.flows.base import chain
 from quantjax.flows.coupling import glow
 from quantjax.flows.layers import actnorm, permutation
 from quantjax.flows.recipes import quantod, seeded_permutations
+
+# The compiler's own optimisations cost more here than they save.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize(("mixing", "count"), [("permutation", 9_990_144), ("linear", 9_990_144 + 8 * 128 * 128)])
@@ -32,23 +37,25 @@ def test_scan_equals_a_chain_of_single_blocks(rng):
     dimension, blocks = 5, 3
     x = jnp.asarray(rng.normal(size=(6, dimension)), jnp.float32)
     stacked = quantod("glow", dimension=dimension, blocks=blocks, layers=1, width=4, mixing="permutation")
-    params = jax.jit(stacked.init)(jax.random.key(0), x)
-    masks = jax.jit(stacked.draw_masks, static_argnums=1)(jax.random.key(1), 6)
+    params = quick_jit(stacked.init)(jax.random.key(0), x)
+    masks = quick_jit(stacked.draw_masks, static_argnums=1)(jax.random.key(1), 6)
 
     def block(order):
         return chain(actnorm=actnorm(), permutation=permutation(order), coupling=glow(dimension, layers=1, width=4))
 
     unrolled = chain(*map(block, seeded_permutations(dimension, blocks)))
     split = [{str(k): jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(blocks)} for tree in (params, masks)]
-    for ours, theirs in zip(stacked.forward(params, x, masks), unrolled.forward(split[0], x, split[1]), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    ours = quick_jit(stacked.forward)(params, x, masks)
+    theirs = quick_jit(unrolled.forward)(split[0], x, split[1])
+    for mine, single in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, single, atol=1e-5)
 
 
 @pytest.mark.parametrize("mixing", ["linear", "permutation"])
 def test_initialisation_runs_through_the_chain(rng, mixing):
     x = jnp.asarray(rng.normal(4, 3, (64, 4)), jnp.float32)
     flow = quantod(dimension=4, blocks=3, layers=1, width=8, mixing=mixing)
-    params = jax.jit(flow.init)(jax.random.key(0), x)
+    params = quick_jit(flow.init)(jax.random.key(0), x)
     for k in range(3):
         before = x
         if k:
@@ -65,7 +72,7 @@ def test_initialisation_runs_through_the_chain(rng, mixing):
 
 def test_linear_layers_start_as_in_torch():
     flow = quantod(dimension=6, blocks=2, layers=1, width=200)
-    net = jax.jit(flow.init)(jax.random.key(0), jnp.eye(6))["coupling"]["first"]["network_0"]
+    net = quick_jit(flow.init)(jax.random.key(0), jnp.eye(6))["coupling"]["first"]["network_0"]
     for name, fan_in in (("linear_0", 3), ("linear_1", 200), ("linear_2", 200)):
         for leaf in net[name].values():
             assert np.abs(leaf).max() <= fan_in**-0.5
@@ -78,7 +85,7 @@ def test_half_precision_networks_stay_close_and_answer_in_float32(rng):
     x = jnp.asarray(rng.normal(size=(8, 6)), jnp.float32)
     options = {"dimension": 6, "blocks": 2, "layers": 1, "width": 16}
     exact = quantod(**options)
-    params = jax.jit(exact.init)(jax.random.key(0), x)
+    params = quick_jit(exact.init)(jax.random.key(0), x)
     z, log_det = quantod(**options, dtype=jnp.bfloat16).forward(params, x)
     assert z.dtype == log_det.dtype == jnp.float32
     difference = np.abs(z - exact.forward(params, x)[0]).max()
