@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_interval
-from quantjax.parallel import data_parallel, replicate, replicate
+from quantjax.parallel import data_parallel, replicate
 from quantjax.types import PyTree
 
 Report = Callable[[int, int], None]
@@ -47,7 +47,6 @@ def batched(
 
     def run(*args: PyTree, report: Report | None = None) -> PyTree:
         *whole, arrays = args
-        whole = [replicate(tree, devices) for tree in whole]
         arrays = jax.tree.map(np.asarray, arrays)
         total = _length(arrays)
         if not total:
