@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from quantjax.data import augment, batches
+from quantjax.extractors import extract as extract_features
 from quantjax.extractors import fold, standardise
 from quantjax.inference import batched
 from quantjax.report import write_json
@@ -56,8 +57,7 @@ def build(model: Any, variables: PyTree, preprocessing: Preprocessing, image_siz
         return folded.apply(weights, inputs)
 
     def run(weights: PyTree, images: Any) -> tuple[Any, Any]:
-        output = classify(weights, standardise(images, preprocessing))
-        return output.logits, output.features
+        return extract_features(folded, weights, standardise(images, preprocessing))
 
     def run_view(weights: PyTree, view: tuple[Any, augment.Draws]) -> Any:
         return run(weights, augment.flip_and_crop(*view))[1]
