@@ -95,7 +95,8 @@ def run(flags: QuantOD) -> int:
     if "quantod" in config.scores:
         views = [train.features]
         if config.views:
-            views = features.extract_views(extractor, sets.train_images, config.views, cache, Progress)
+            seen = min(config.views, config.flow_epochs)  # an epoch sees one view: the others would wait in vain
+            views = features.extract_views(extractor, sets.train_images, seen, cache, Progress)
         views = [view[fit_rows] for view in views]
         evaluation = {name: outputs[name].features for name in ("inlier", *sets.outliers)}
         fitted = density.fit(config, views, evaluation, folder, Progress)
