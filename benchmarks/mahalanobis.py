@@ -1,12 +1,13 @@
 """Mahalanobis scoring of cached features: one product after whitening against a loop over batches and classes.
 
-    python benchmarks/mahalanobis.py --output    # needs the torch extra; about 20 s on 2 CPU cores; goal: ratio >= 20
+    python benchmarks/mahalanobis.py --output benchmarks/results/mahalanobis_cpu.json
+
+Needs the torch extra; about 20 s on 2 CPU cores; goal: ratio >= 20.
 
 The torch side is the common program of the field: for every batch of 128 rows and every class the whole B x B product
 (f - mu_k) P (f - mu_k)^T, of which only the diagonal is read. Our side scores all cached rows in one compiled call
 (`ratio`), and, to keep the batches equal, also one call per batch of 128 (`ratio_per_batch`). Both sides alternate and
-medians are compared; compilation and fitting are apart. Prints one JSON line; `--output` also writes
-benchmarks/results/mahalanobis_<device>.json.
+medians are compared; compilation and fitting are apart. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -110,14 +111,12 @@ def measure(repeats: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=21, help="alternating measurements of each side")
-    parser.add_argument("--output", action="store_true", help="also write benchmarks/results/mahalanobis_<device>.json")
+    parser.add_argument("--output", type=Path, help="also write the result there")
     arguments = parser.parse_args()
     result = measure(arguments.repeats)
     print(json.dumps(result))
     if arguments.output:
-        file = Path(__file__).parent / "results" / f"mahalanobis_{jax.default_backend()}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
 
     def draw_masks(key: Array, batch: int) -> PyTree:
         first = make(jax.tree.map(lambda leaf: leaf[0], constants))
-        return jax.lax.map(lambda block_key: first.draw_masks(block_key, batch), jax.random.split(key, blocks))
+        return jax.vmap(lambda block_key: first.draw_masks(block_key, batch))(jax.random.split(key, blocks))
 
     return Flow(
         init,

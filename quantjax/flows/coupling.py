@@ -28,14 +28,23 @@ ATAN_GAIN = 0.636  # about 2 / pi: the clamped scale tends to +-clamp
 
 
 def draw_dropout(key: Array, shape: Sequence[int], rate: float) -> Array:
-    """Draw bools that are True (keep) with probability 1 - rate, to within 2^-17; the last axis may be odd.
+    """Draw bools [..., B, W] that are True (keep) with probability 1 - rate, to within 2^-17.
 
-    One 32-bit word is cut into two 16-bit draws, which halves the generator's cost.
+    A random byte decides 255 times in 256, a second one the rest; the second is shared along the leading axes, which
+    leaves the draws independent but for ties in 2^-16 of the pairs. The generator is most of the cost on a CPU, and this
+    asks it for a third of the bits that one float per draw takes.
     """
+    level = min(round((1 - rate) * 2**16), 2**16 - 1)
+    first_key, second_key = jax.random.split(key)
+    first, second = _draw_bytes(first_key, shape), _draw_bytes(second_key, shape[-2:])
+    tied = (first == jnp.uint8(level >> 8)) & (second < jnp.uint8(level & 255))[(None,) * (len(shape) - 2)]
+    return (first < jnp.uint8(level >> 8)) | tied
+
+
+def _draw_bytes(key: Array, shape: Sequence[int]) -> Array:
     *leading, last = shape
-    words = jax.random.bits(key, (*leading, (last + 1) // 2), jnp.uint32)
-    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*leading, -1)
-    return draws[..., :last] < jnp.uint16(round((1 - rate) * 2**16))
+    words = jax.random.bits(key, (*leading, -(-last // 4)), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*leading, -1)[..., :last]
 
 
 def _init_subnet(key: Array, sizes: Sequence[int]) -> PyTree:
