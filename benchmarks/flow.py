@@ -6,11 +6,24 @@ python benchmarks/flow.py --batches 128 4096 65536 --steps 400          (a GPU; 
 
 One JSON line per question. Both sides: ActNorm, fixed permutation, Glow coupling (`reference` preset), 8 blocks, 2
 layers of 512, D = 128, dropout 0.3 while training, quantile loss q = 0.05 at batch 128, Adam with L2 1e-6; `clip` adds
-the preset's gradient-norm clip. Ours differentiates two rows, FrEIA's program the whole batch: the parameters after a step
-agree. `epoch` puts --steps steps into one compiled call, `step` one. Calls of all programs alternate; medians are
-compared; compilation is counted apart. Ratios are FrEIA's time over ours, of wall clocks and of processor seconds (all
-threads; torch's spin while they wait, so compare processor seconds with --threads 1 only). Goals on 2 cores: step at
-least 3, scoring at least 1.4.
+the preset's gradient-norm clip. Ours differentiates the two rows that carry gradient, FrEIA's program the whole batch.
+`epoch` puts --steps steps into one compiled call, `step` one. Calls of all programs alternate; medians are compared;
+compilation is counted apart. Ratios are FrEIA's time over ours, of wall clocks and of processor seconds (all threads).
+Goals on 2 cores: step at least 3 (Adam), scoring at least 1.4.
+
+`load` counts the programs that wanted a core. Where it exceeds the cores, ratios of several threads say nothing:
+torch's threads wait spinning for one another and were seen 40 times slower than alone. There use --threads 1.
+
+What bounds it on a CPU (one core of an EPYC, Zen 4, processor milliseconds):
+
+    scoring 128 rows              28    26 of them in matrix products at 98 GFLOP/s, some 90 % of the core's peak, which
+                                        torch reaches too; blocks unrolled instead of scanned: no faster
+    training step, Adam           52    28 forward, 5 dropout bits, 19 the two rows and Adam (memory)
+      weight gradients in the scan  +10   why flows/deferred.py forms them outside, where they fuse into Adam
+      16 random bits per draw        +4   instead of 8 and a shared tie
+      unsafe_rbg                    +50   its bits are made serially on a CPU (JAX 0.10); it is meant for accelerators
+      clip by the global norm  +20..+50   a sum over ten million numbers that the compiler does not vectorise, and that
+                                          keeps gradients from fusing into Adam
 """
 
 from __future__ import annotations
@@ -205,7 +218,7 @@ def report(row: dict[str, Any], ours: tuple[float, float], theirs: tuple[float, 
         row |= {"ratio": round(theirs[0] / ours[0], 3), "ratio_processor": round(theirs[1] / ours[1], 3)}
         row["goal"] = GOALS[row["question"]]
     facts = work(row["batch"], row["question"] == "train")
-    row |= facts | roofline(jax.devices()[0].device_kind, facts, ours[0])
+    row |= facts | roofline(jax.devices()[0].device_kind, facts, ours[0]) | {"load": round(os.getloadavg()[0], 1)}
     print(json.dumps(row), flush=True)
     return row
 

@@ -31,8 +31,8 @@ def draw_dropout(key: Array, shape: Sequence[int], rate: float) -> Array:
     """Draw bools [..., B, W] that are True (keep) with probability 1 - rate, to within 2^-17.
 
     A random byte decides 255 times in 256, a second one the rest; the second is shared along the leading axes, which
-    leaves the draws independent but for ties in 2^-16 of the pairs. The generator is most of the cost on a CPU, and this
-    asks it for a third of the bits that one float per draw takes.
+    leaves the draws independent but for ties in 2^-16 of the pairs. Generators are slow on a CPU, and this asks for a
+    third of the bits that one float per draw takes.
     """
     level = min(round((1 - rate) * 2**16), 2**16 - 1)
     first_key, second_key = jax.random.split(key)
