@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ from experiments.features import Progress
 from experiments.run_log import record
 from experiments.sets import Sets
 from quantjax import losses
-from quantjax.convert.classifiers import load_classifier
-from quantjax.convert.files import read_safetensors, write_safetensors
+from quantjax.convert.classifiers import to_variables
+from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
 from quantjax.data import augment
 from quantjax.extractors import BACKBONES, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.parallel import local_rows
@@ -26,6 +27,8 @@ from quantjax.train.step import init_state, make_step, objective
 from quantjax.types import Batch, Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "none": NONE}
+PREPROCESSING = "preprocessing"  # key of a weight file's metadata
+QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks see pixels in [0, 1] as they are
 # SGD with Nesterov momentum, cosine from 0.1 to 1e-6 (Taghikhah et al. 2024, after Liu et al. 2020)
 LEARNING_RATE, FINAL_LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 1e-6, 0.9, 5e-4
 
@@ -39,23 +42,47 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def obtain(config: Settings, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
-    """Read --weights, or train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
-    backbone = BACKBONES[config.backbone]
+def build(config: Settings, num_classes: int) -> Any:
+    """The Linen module, untrained."""
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    model = backbone.build(sets.num_classes, dtype=dtype)
+    return BACKBONES[config.backbone].build(num_classes, dtype=dtype)
+
+
+def read_weights(config: Settings, num_classes: int) -> Trained | None:
+    """The classifier of --weights or None; its preprocessing is the flag's, else the file's, else the publisher's."""
+    if config.weights is None:
+        return None
     start = time.perf_counter()
-    if config.weights is not None:
-        variables = load_classifier(config.weights, config.backbone, sets.num_classes)
-        preprocessing = PREPROCESSINGS[config.preprocessing] if config.preprocessing else backbone.preprocessing
-        return Trained(model, variables, preprocessing, time.perf_counter() - start)
+    arrays, preprocessing = _read_file(config.weights)
+    variables = to_variables(arrays, config.backbone, num_classes)
+    preprocessing = preprocessing or BACKBONES[config.backbone].preprocessing
+    if config.preprocessing:
+        preprocessing = PREPROCESSINGS[config.preprocessing]
+    return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start)
+
+
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], Preprocessing | None]:
+    """Arrays and, where the file says so, their preprocessing: ours record it, QuantOD's have none."""
+    if path.suffix == ".safetensors":
+        stored = read_metadata(path).get(PREPROCESSING)
+        return read_state_dict(path), Preprocessing(*map(tuple, json.loads(stored))) if stored else None
+    try:
+        return read_state_dict(path, QUANTOD_WRAPPER), NONE
+    except ValueError:
+        return read_state_dict(path), None
+
+
+def train_or_reread(config: Settings, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
+    """Train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
+    model = build(config, len(sets.class_names))
     preprocessing = PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
     file = folder / "classifier.safetensors"
     if file.exists():
         return Trained(model, read_safetensors(file), preprocessing, 0.0)
+    start = time.perf_counter()
     images, labels = sets.train_images[fit_rows], sets.train_labels[fit_rows]
     variables = train(config, model, preprocessing, images, labels, folder, progress)
-    write_safetensors(file, variables, {"backbone": config.backbone})
+    write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
     return Trained(model, variables, preprocessing, time.perf_counter() - start)
 
 

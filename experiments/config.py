@@ -29,7 +29,7 @@ ScoreName = Literal[
     "knn",
 ]
 SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
-HELD_OUT = "held out"  # name of the training images in neither stage, beside "inlier" and the outlier sets
+INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 
@@ -91,7 +91,7 @@ class QuantOD:
     """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
     factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
-    """Generator of the dropout masks: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
+    """Generator of all random draws: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
     batch_size: int | None = None
     """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
     score_batch_size: int | None = None
@@ -173,14 +173,22 @@ def check(settings: Settings) -> None:
     """Raise ValueError for values that no run can have."""
     from quantjax.checks import check_interval
 
-    if settings.loss == "quantile" and not 0.0 <= settings.q < 1.0:
+    if not 0.0 <= settings.q < 1.0:
         raise ValueError(f"--q must lie in [0, 1), got {settings.q}; for the mean use --loss mean")
     check_interval("--calibration-tpr", settings.calibration_tpr, 0.0, 1.0, closed="neither")
     check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
-    least |= {"image_size": 8, "epochs": 0 if settings.weights else 1}
+    least |= {"epochs": 0 if settings.weights else 1}
     for name, low in least.items():
         check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
+    check_interval("--seed", settings.seed, 0, 2**32 - 1)
+    check_interval("--image-size", settings.image_size, 8, 4096)
+    if settings.run is not None and Path(settings.run).name != settings.run:
+        raise ValueError(
+            f"--run must be the name of a folder under --workdir, without separators, got {settings.run!r}"
+        )
+    if not settings.outliers:
+        raise ValueError("--outliers must name at least one set, got none")
     if not settings.scores:
         raise ValueError("--scores must name at least one method, got none")
     if settings.weights is not None and not settings.weights.is_file():
@@ -200,12 +208,13 @@ def describe(config: Settings) -> dict[str, Any]:
 def identity(config: Settings) -> dict[str, Any]:
     """The part of the settings that decides the numbers; weights count by content, not by path."""
     settings = {k: v for k, v in describe(config).items() if k not in PLACE}
-    if config.weights is not None and config.weights.is_file():
+    if config.weights is not None:
         settings["weights"] = hashlib.sha256(config.weights.read_bytes()).hexdigest()[:16]
     return settings
 
 
-def run_name(config: Settings) -> str:
+def run_name(config: Settings, identity: dict[str, Any]) -> str:
     """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
-    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-    return config.run or f"quantod-{config.inlier.split('=')[0].replace(':', '_')}-{digest}"
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    inlier = Path(config.inlier.split("=")[0]).name.replace(":", "_")
+    return config.run or f"quantod-{inlier}-{digest}"

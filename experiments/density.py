@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import Settings
+from experiments.config import INLIER, Settings
 from experiments.features import Progress
 from experiments.run_log import FILE, record
 from quantjax import losses, metrics
@@ -53,15 +53,16 @@ def fit(
     `evaluation` holds the features of "inlier" and of each outlier set; after each epoch their FPR95 and AUROC go to
     metrics.jsonl. They choose nothing: the last epoch is kept. Raises ValueError for features that are not finite.
     """
-    for v, rows in enumerate(views):
-        check_finite(f"training features (view {v})", rows, "check the weights and their preprocessing")
+    for name, rows in [*((f"training, view {v}", view) for v, view in enumerate(views)), *evaluation.items()]:
+        check_finite(f"features: {name}", rows, "check the weights and their preprocessing")
     settings = flow_settings(config, views[0].shape[1])
     flow = quantod(**settings)
     optimizer = adam(config.preset)
     key = jax.random.key(config.seed)
     # ActNorm starts from the statistics of the first batch
     order = epoch_order(config, len(views[0]))
-    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(views[0][order(0)[0]]))
+    first = order(0)[0]
+    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(views[0][first[first >= 0]]))
     value_and_grad = losses.likelihood_objective(
         lambda params, x, masks: log_likelihood(flow, params, x, masks),
         flow.draw_masks,
@@ -136,11 +137,11 @@ def _rates(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """FPR95 and AUROC in percent, inlier positive, per outlier set and on average."""
     sets = {
         name: {
-            "fpr95": 100.0 * metrics.fpr_at_tpr(scores["inlier"], rows),
-            "auroc": 100.0 * metrics.auroc(scores["inlier"], rows),
+            "fpr95": 100.0 * metrics.fpr_at_tpr(scores[INLIER], rows),
+            "auroc": 100.0 * metrics.auroc(scores[INLIER], rows),
         }
         for name, rows in scores.items()
-        if name != "inlier"
+        if name != INLIER
     }
     averages = {key: float(np.mean([one[key] for one in sets.values()])) for key in ("fpr95", "auroc")}
     return {**averages, "sets": sets}

@@ -49,7 +49,9 @@ class Extractor(NamedTuple):
     compile_seconds: float
 
 
-def build(model: Any, variables: PyTree, preprocessing: Preprocessing, image_size: int, batch_size: int) -> Extractor:
+def build(
+    model: Any, variables: PyTree, preprocessing: Preprocessing, image_size: int, batch_size: int, precision: str
+) -> Extractor:
     """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
     folded, variables = fold(model, variables)
 
@@ -67,8 +69,9 @@ def build(model: Any, variables: PyTree, preprocessing: Preprocessing, image_siz
     plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
     compile_seconds = time.perf_counter() - start
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
-    # the module's text holds its sizes and dtype: the same arrays computed in bfloat16 are other features
-    identity = batches.fingerprint(np.asarray(str(folded)), *preprocessing, *leaves)
+    # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
+    about = [str(folded), precision, jax.default_backend()]
+    identity = batches.fingerprint(np.asarray(about), *preprocessing, *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds)
 
@@ -118,7 +121,7 @@ def _read_npz(file: Path, rows: int) -> Extracted | None:
     try:
         with np.load(file, allow_pickle=False) as stored:
             result = Extracted(stored["logits"], stored["features"], float(stored["seconds"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     return result if _sound([result.logits, result.features], rows) else None
 
@@ -126,7 +129,7 @@ def _read_npz(file: Path, rows: int) -> Extracted | None:
 def _read_npy(file: Path, rows: int) -> np.ndarray | None:
     try:
         features = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError):
         return None
     return features if _sound([features], rows) else None
 

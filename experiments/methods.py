@@ -23,7 +23,17 @@ class Choice(NamedTuple):
 
     method: str  # name in quantjax.detector.METHODS
     settings: Mapping[str, Any]
-    fit: Callable[[np.ndarray, np.ndarray, int], PyTree] | None = None  # (features, labels, K) -> parameters
+    fit: Callable[[np.ndarray, np.ndarray, int], PyTree]  # (features [N, D], labels [N], K) -> parameters
+    reads_features: bool = True
+
+
+def _nothing(features: np.ndarray, labels: np.ndarray, num_classes: int) -> PyTree:
+    return ()
+
+
+def fitted_flow(settings: Mapping[str, Any], params: PyTree) -> Choice:
+    """The line of a flow that stage 2 has trained."""
+    return Choice("quantod", settings, lambda *_: params, reads_features=False)
 
 
 def _background(features: np.ndarray, labels: np.ndarray, num_classes: int) -> PyTree:
@@ -37,10 +47,10 @@ def _bank(features: np.ndarray, labels: np.ndarray, num_classes: int) -> PyTree:
 # Settings of the papers: ODIN (Liang et al. 2018) T = 1000, epsilon = 0.0048; Mahalanobis (Lee et al. 2018) and GEM
 # (Morteza and Li 2022) epsilon = 0.0005; KNN the 10th neighbour.
 CHOICES: dict[str, Choice] = {
-    "msp": Choice("msp", {}),
-    "max_logit": Choice("max_logit", {}),
-    "energy": Choice("energy", {"temperature": 1.0}),
-    "odin": Choice("odin", {"temperature": 1000.0, "epsilon": 0.0048}),
+    "msp": Choice("msp", {}, _nothing, reads_features=False),
+    "max_logit": Choice("max_logit", {}, _nothing, reads_features=False),
+    "energy": Choice("energy", {"temperature": 1.0}, _nothing, reads_features=False),
+    "odin": Choice("odin", {"temperature": 1000.0, "epsilon": 0.0048}, _nothing, reads_features=False),
     "mahalanobis": Choice("mahalanobis", {}, scores.fit_tied_gaussian),
     "mahalanobis_perturbed": Choice("mahalanobis", {"epsilon": 0.0005}, scores.fit_tied_gaussian),
     "relative_mahalanobis": Choice("relative_mahalanobis", {}, _background),

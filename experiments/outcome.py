@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.classifier import Trained
-from experiments.config import HELD_OUT, Settings
+from experiments.config import HELD_OUT, INLIER, Settings
 from experiments.features import Extracted
 from experiments.methods import Choice, Scored
 from experiments.sets import Sets
@@ -29,7 +29,7 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
     the test inliers calibrates and the other half is judged.
     """
-    tpr, inliers = config.calibration_tpr, scored.scores["inlier"]
+    tpr, inliers = config.calibration_tpr, scored.scores[INLIER]
     if HELD_OUT in scored.scores:
         held = scored.scores[HELD_OUT]
         return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
@@ -60,7 +60,7 @@ def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarr
     if config.protocol == "full":
         return rates(scores_in, scores_out)
     cap = batches.paper_cap(len(scores_in))
-    draws = [rates(scores_in, batches.subset(scores_out, cap, config.seed + k)) for k in range(PAPER_REPEATS)]
+    draws = [rates(scores_in, batches.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
     return {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
 
 
@@ -76,19 +76,19 @@ def rows(
     result = []
     for method, one in scored.items():
         for outlier in sets.outliers:
-            extract = outputs["inlier"].seconds + outputs[outlier].seconds if one.uses_output else 0.0
+            extract = outputs[INLIER].seconds + outputs[outlier].seconds if one.uses_output else 0.0
             seconds = {
-                "load_seconds": sets.load_seconds["inlier"] + sets.load_seconds[outlier],
+                "load_seconds": sets.load_seconds[INLIER] + sets.load_seconds[outlier],
                 "compile_seconds": one.compile_seconds + (extract_compile_seconds if one.uses_output else 0.0),
                 "extract_seconds": extract,
                 "fit_seconds": fit_seconds[method],
-                "score_seconds": one.score_seconds["inlier"] + one.score_seconds[outlier],
+                "score_seconds": one.score_seconds[INLIER] + one.score_seconds[outlier],
             }
             total = sum(seconds.values())
             images = len(sets.test_images) + len(sets.outliers[outlier])
             result.append(
                 {"method": method, "outlier": outlier}
-                | protocol_rates(config, one.scores["inlier"], one.scores[outlier])
+                | protocol_rates(config, one.scores[INLIER], one.scores[outlier])
                 | seconds
                 | {"total_seconds": total, "images_per_second": images / total}
             )
@@ -99,7 +99,7 @@ def save_detector(
     folder: Path,
     config: Settings,
     trained: Trained,
-    num_classes: int,
+    class_names: tuple[str, ...],
     choice: Choice,
     params: Any,
     calibration: metrics.Calibration,
@@ -112,7 +112,8 @@ def save_detector(
             variables=trained.variables,
             preprocessing=trained.preprocessing,
             image_size=config.image_size,
-            class_names=tuple(str(k) for k in range(num_classes)),
+            class_names=class_names,
+            precision=config.precision,
             score=choice.method,
             settings=choice.settings,
             params=params,
@@ -133,8 +134,8 @@ def write(
     """results.json, results.md and report.html."""
     shown = {
         name: MethodScores(
-            one.scores["inlier"],
-            {k: v for k, v in one.scores.items() if k not in ("inlier", HELD_OUT)},
+            one.scores[INLIER],
+            {k: v for k, v in one.scores.items() if k not in (INLIER, HELD_OUT)},
             calibrations[name].threshold,
         )
         for name, one in scored.items()

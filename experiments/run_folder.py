@@ -1,9 +1,14 @@
-"""A run's folder: where it lives, whether it may start, go on or is finished already."""
+"""A run's folder: where it lives, whether it may start, go on or is finished already.
+
+Looking (`find_run`) and changing (`begin_run`) are apart: a folder is made, or an old one deleted, only once the data
+and weights of the new run have been read.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,63 +16,72 @@ from typing import Any
 from quantjax.report import write_json
 
 FINISHED = "results.json"
+CONFIG = "config.json"
 
 
-def open_run(
-    workdir: Path, name: str, settings: Mapping[str, Any], identity: Mapping[str, Any], *, resume: bool, overwrite: bool
+def find_run(
+    workdir: Path, name: str, identity: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> tuple[Path, bool]:
-    """(folder, finished) of a run; a new folder gets its config.json.
+    """(folder, finished) of a run; nothing is written or deleted.
 
-    Raises ValueError when the folder belongs to other settings, or holds an unfinished run and neither resume nor
-    overwrite is given; OSError text names a workdir that cannot be written.
+    Raises ValueError when the folder belongs to other settings or is no run's folder, when it holds an unfinished run
+    and neither resume nor overwrite is given, and when the workdir cannot be written.
     """
     folder = (workdir / name).expanduser().absolute()
     if resume and overwrite:
         raise ValueError("--resume and --overwrite contradict each other: give one of them")
-    if overwrite and folder.exists():
-        _check_is_run(folder)
-        shutil.rmtree(folder)
-    if folder.exists() and any(folder.iterdir()):
-        _check_same_settings(folder, identity)
-        if (folder / FINISHED).exists():
-            return folder, True
-        if not resume:
-            raise ValueError(
-                f"{folder} holds an unfinished run of these settings: "
-                "add --resume to continue it or --overwrite to restart"
-            )
+    _check_writable(folder.parent)
+    if not folder.exists() or not any(folder.iterdir()):
         return folder, False
-    _make_writable(folder)
-    write_json(folder / "config.json", {"settings": dict(settings), "identity": dict(identity)})
-    return folder, False
-
-
-def _check_is_run(folder: Path) -> None:
-    if any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise ValueError(f"--overwrite refuses to delete {folder}: it has no config.json, so it is not a run's folder")
-
-
-def _check_same_settings(folder: Path, identity: Mapping[str, Any]) -> None:
-    file = folder / "config.json"
-    try:
-        stored = json.loads(file.read_text())["identity"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder} is not a readable run folder ({file.name}: {error}): choose another --run"
-        ) from error
+    stored = _stored_identity(folder)
+    if overwrite:
+        return folder, False
     differ = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
     if differ:
         shown = "; ".join(f"{k}: there {stored.get(k)!r}, given {identity.get(k)!r}" for k in differ[:5])
+        raise ValueError(f"--run {name} holds a run of another configuration ({shown}): choose another --run name")
+    if not (folder / FINISHED).exists() and not resume:
         raise ValueError(
-            f"--run {folder.name} holds a run of another configuration ({shown}): choose another --run name"
+            f"{folder} holds an unfinished run of these settings: add --resume to continue it or --overwrite to restart"
+        )
+    return folder, (folder / FINISHED).exists()
+
+
+def begin_run(
+    folder: Path, settings: Mapping[str, Any], identity: Mapping[str, Any], data: str, *, overwrite: bool
+) -> None:
+    """Make the folder of a new run, in place of an old one with overwrite; check that a resumed one has the same data.
+
+    `data` is a fingerprint of the training images. Raises ValueError when it is not that of the run to be resumed.
+    """
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, {"settings": dict(settings), "identity": dict(identity), "data": data})
+        return
+    stored = json.loads((folder / CONFIG).read_text()).get("data")
+    if stored != data:
+        raise ValueError(
+            f"{folder} was begun with other training images (fingerprint {stored}, now {data}): "
+            "give the --data-dir it began with, or --overwrite to restart"
         )
 
 
-def _make_writable(folder: Path) -> None:
+def _stored_identity(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        stored = json.loads(file.read_text())["identity"]
+        return dict(stored.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} is not a run's folder ({CONFIG} is missing or damaged: {error}): choose another --run name"
+        ) from error
+
+
+def _check_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
-        raise ValueError(f"--workdir must be writable, cannot write {folder}: {error.strerror or error}") from error
+        raise ValueError(f"--workdir must be writable, cannot write {workdir}: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,10 +23,14 @@ def record(folder: Path, row: Mapping[str, Any], *, tensorboard: bool) -> None:
         _writer(folder).flush()
 
 
+def check_tensorboard() -> None:
+    """Raise ImportError, with the way out, when events cannot be written."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ImportError("--tensorboard needs tensorboardX: install quantjax[tracking]")
+
+
 @cache
 def _writer(folder: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ImportError("--tensorboard needs tensorboardX: install quantjax[tracking]") from error
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(folder / "tensorboard"))

@@ -15,23 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.config import PLACE
 from experiments.run_log import FILE
 from quantjax.report import read_jsonl, write_text
 
-VARIED = (
-    "backbone",
-    "preset",
-    "flow",
-    "blocks",
-    "layers",
-    "width",
-    "loss",
-    "q",
-    "views",
-    "shuffle",
-    "flow_epochs",
-    "protocol",
-)
+EQUAL_WITHIN = (*PLACE, "seed", "scores", "tensorboard")  # settings that do not make another line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +61,8 @@ def read_run(folder: Path) -> dict[str, Any]:
 def tables(runs: Sequence[Mapping[str, Any]], epochs: Iterable[int]) -> str:
     """Markdown: average FPR95 / AUROC of every method per group of runs, then the flow's curves."""
     groups = _group(runs)
-    differing = [key for key in VARIED if len({str(g[0]["config"].get(key)) for g in groups}) > 1]
+    keys = sorted({key for run in runs for key in run["config"]} - set(EQUAL_WITHIN))
+    differing = [key for key in keys if len({str(group[0]["config"].get(key)) for group in groups}) > 1]
     parts = [
         "## Methods, average over the outlier sets",
         "FPR95 / AUROC in percent, inlier positive; mean over seeds ± standard deviation.",
@@ -92,24 +81,28 @@ def tables(runs: Sequence[Mapping[str, Any]], epochs: Iterable[int]) -> str:
 def _group(runs: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        identity = {key: run["config"].get(key) for key in VARIED} | {"weights": run["config"].get("weights")}
-        identity |= {"inlier": run["inlier"], "outliers": run["config"].get("outliers")}
+        identity = {key: value for key, value in run["config"].items() if key not in EQUAL_WITHIN}
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(run)
     return list(groups.values())
 
 
 def _label(group: Sequence[Mapping[str, Any]], differing: Sequence[str]) -> str:
     config = group[0]["config"]
-    text = ", ".join(f"{key} {config.get(key)}" for key in differing) or "these settings"
-    return f"{text} ({len(group)} seed{'s' if len(group) > 1 else ''})"
+    text = ", ".join(f"{key} {_short(config.get(key))}" for key in differing) or "these settings"
+    return f"{text} ({len(group)} run{'s' if len(group) > 1 else ''})"
+
+
+def _short(value: Any) -> str:
+    return Path(value).name if isinstance(value, str) else str(value)
 
 
 def _methods_table(groups: Sequence[Sequence[Mapping[str, Any]]], differing: Sequence[str]) -> str:
     lines = []
     for group in groups:
-        methods = list(dict.fromkeys(row["method"] for row in group[0]["rows"]))
-        for method in methods:
-            averages = [_average(run["rows"], method) for run in group]
+        for method in dict.fromkeys(row["method"] for run in group for row in run["rows"]):
+            averages = [
+                _average(run["rows"], method) for run in group if any(r["method"] == method for r in run["rows"])
+            ]
             cell = " / ".join(_spread([a[i] for a in averages]) for i in (0, 1))
             lines.append([_label(group, differing), method, cell])
     return _markdown(["Settings", "Method", "FPR95 / AUROC"], lines)

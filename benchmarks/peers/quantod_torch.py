@@ -36,21 +36,9 @@ class Images(Dataset):
         return (image.float() / 255 - self.mean) / self.std
 
 
-class Subset:
-    """The first n rows of a source."""
-
-    def __init__(self, rows: Any, count: int):
-        self.rows, self.count = rows, min(count, len(rows))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
-
-
 def loader(images: Images) -> DataLoader:
-    return DataLoader(images, batch_size=BATCH, num_workers=1, shuffle=False)
+    # forkserver: forking a process whose threads are at work may lock up
+    return DataLoader(images, batch_size=BATCH, num_workers=1, shuffle=False, multiprocessing_context="forkserver")
 
 
 def timed_loop(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,17 +76,6 @@ def same_source(inliers: np.ndarray, outliers: np.ndarray) -> bool:
     return all(image.tobytes() in known for image in outliers)
 
 
-def holdout(rows: int, held: int | float) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers (fitted, held out) of 0..rows-1: the last `held` rows, or the last share of them when below 1.
-
-    QuantOD holds out the last 5,000 training images; its released code fits on the first 80 % (`held=0.2`).
-    """
-    count = round(rows * held) if held < 1 else int(held)
-    if not 0 < count < rows:
-        raise ValueError(f"held must leave rows on both sides, got {held} of {rows}; pass a count or a share in (0, 1)")
-    return np.arange(rows - count), np.arange(rows - count, rows)
-
-
 def half_split(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Two disjoint halves of 0..rows-1, (calibration, evaluation), each in ascending order; the seed fixes them."""
     if rows < 2:
@@ -104,7 +93,7 @@ def paper_cap(inliers: int) -> int:
     return fifth // PAPER_BATCH * PAPER_BATCH or max(fifth, 1)
 
 
-def subset(images: np.ndarray, cap: int, seed: int = 0) -> np.ndarray:
+def subset(images: np.ndarray, cap: int, seed: int | Sequence[int] = 0) -> np.ndarray:
     """At most `cap` rows of images [N, ...], shuffled by the seed."""
     if cap < 1:
         raise ValueError(f"cap must be at least 1, got {cap}")

@@ -38,15 +38,16 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Images in memory: uint8 [N, H, W, 3] or [N, H, W] (grey), labels [N] or none."""
+    """Images in memory: uint8 [N, H, W, 3] or [N, H, W] (grey), labels [N] or none, class names if known."""
 
-    def __init__(self, images: np.ndarray, labels: Any = None):
+    def __init__(self, images: np.ndarray, labels: Any = None, class_names: Sequence[str] = ()):
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise ValueError(
                 f"images must be uint8 [N, H, W] or [N, H, W, C], got {images.dtype} {list(images.shape)}; "
                 "scale to 0..255 and convert with .astype('uint8')"
             )
         self.images = images
+        self.class_names = tuple(class_names)
         self.labels = (
             np.full(len(images), NO_LABEL, np.int32) if labels is None else np.asarray(labels, np.int32).reshape(-1)
         )
@@ -98,17 +99,20 @@ class TfdsSource:
 def cifar10(folder: Path, split: str) -> ArraySource:
     """The folder `cifar-10-batches-py` of the published python archive (Krizhevsky 2009), in file order."""
     names = [f"data_batch_{k}" for k in range(1, 6)] if split == "train" else ["test_batch"]
-    return _cifar([folder / name for name in names], b"labels")
+    return _cifar([folder / name for name in names], b"labels", folder / "batches.meta", b"label_names")
 
 
 def cifar100(folder: Path, split: str) -> ArraySource:
     """The folder `cifar-100-python` of the published python archive (Krizhevsky 2009), fine labels."""
-    return _cifar([folder / split], b"fine_labels")
+    return _cifar([folder / split], b"fine_labels", folder / "meta", b"fine_label_names")
 
 
-def _cifar(files: Sequence[Path], label_key: bytes) -> ArraySource:
+def _cifar(files: Sequence[Path], label_key: bytes, about: Path, names_key: bytes) -> ArraySource:
     parts = [_cifar_part(file, label_key) for file in files]
-    return ArraySource(np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts]))
+    images, labels = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    content = read_pickle(about) if about.is_file() else {}
+    names = content.get(names_key, []) if isinstance(content, dict) else []
+    return ArraySource(images, labels, [name.decode(errors="replace") for name in names if isinstance(name, bytes)])
 
 
 def _cifar_part(file: Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:

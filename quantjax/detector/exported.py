@@ -48,8 +48,8 @@ def save(
 ) -> None:
     """Trace run(images uint8 [B, H, W, 3]) -> (score [B], label [B], confidence [B]) for any B and write it whole.
 
-    Matrix products are pinned to full float32. Needs the flatbuffers package. Raises ValueError when `folder` exists
-    and holds something else.
+    Products have the precision that `run` gives them, full float32 where it leaves it open. Needs the flatbuffers
+    package. Raises ValueError when `folder` exists and holds something else.
     """
     from jax import export
 

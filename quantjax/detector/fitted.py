@@ -23,6 +23,12 @@ from quantjax.inference import batched
 from quantjax.types import Array, ClassifierOutput, Preprocessing, PyTree
 
 KIND = "quantjax detector"
+# what convolutions compute in, and how products round their factors; scores are float32 always
+PRECISIONS = {
+    "float32": (jnp.float32, "highest"),
+    "tensorfloat32": (jnp.float32, "tensorfloat32"),
+    "bfloat16": (jnp.bfloat16, "highest"),
+}
 
 
 class Detector(NamedTuple):
@@ -38,6 +44,7 @@ class Detector(NamedTuple):
     params: PyTree  # what the score fitted
     threshold: float  # on the score; outlier iff score > threshold
     calibration: Mapping[str, Any]  # source, n, promised_tpr, achieved_tpr
+    precision: str = "float32"  # of the backbone, a key of PRECISIONS: the one that the threshold was set in
 
 
 def predictor(detector: Detector, *, batch_size: int = 256, devices: Sequence[Any] | None = None) -> Predictor:
@@ -64,7 +71,8 @@ def predict(detector: Detector, images: np.ndarray, **options: Any) -> Predictio
 
 def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tuple[Array, Array, Array]]]:
     """(weights, run) with run(weights, images uint8 [B, H, W, 3]) -> (score [B], label [B], confidence [B])."""
-    module = BACKBONES[detector.backbone].build(len(detector.class_names))
+    dtype, products = PRECISIONS[detector.precision]
+    module = BACKBONES[detector.backbone].build(len(detector.class_names), dtype=dtype)
     folded, variables = fold(module, detector.variables)
     std = tuple(float(value) for value in detector.preprocessing.std)
 
@@ -81,7 +89,11 @@ def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tupl
         label = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
         return value.astype(jnp.float32), label, jnp.max(probabilities, axis=-1)
 
-    return (variables, detector.params), run
+    def precisely(weights: PyTree, images: Array) -> tuple[Array, Array, Array]:
+        with jax.default_matmul_precision(products):
+            return run(weights, images)
+
+    return (variables, detector.params), precisely
 
 
 def save(detector: Detector, folder: str | Path) -> None:
@@ -92,7 +104,11 @@ def save(detector: Detector, folder: str | Path) -> None:
     check(detector)
     content = {
         "kind": KIND,
-        "backbone": {"name": detector.backbone, "num_classes": len(detector.class_names)},
+        "backbone": {
+            "name": detector.backbone,
+            "num_classes": len(detector.class_names),
+            "precision": detector.precision,
+        },
         "preprocessing": detector.preprocessing._asdict(),
         "image_size": detector.image_size,
         "class_names": list(detector.class_names),
@@ -129,6 +145,7 @@ def load(folder: str | Path) -> Detector:
             params=trees["score"],
             threshold=float(content["threshold"]),
             calibration=dict(content["calibration"]),
+            precision=content["backbone"]["precision"],
         )
         check(detector)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -173,6 +190,7 @@ def check(detector: Detector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
     check_choice("backbone", detector.backbone, BACKBONES)
     check_choice("score", detector.score, METHODS)
+    check_choice("precision", detector.precision, PRECISIONS)
     if not detector.class_names or detector.image_size < 1:
         raise ValueError(
             f"a detector needs class names and an image size, got {detector.class_names} and {detector.image_size}"

@@ -102,19 +102,6 @@ def test_the_inlier_set_is_recognised_in_any_order(rng):
     assert not batches.same_source(inliers, inliers[:, :2])
 
 
-def test_holdout_takes_the_last_rows():
-    fitted, held = batches.holdout(50_000, 5000)
-    assert (len(fitted), fitted[-1], held[0], held[-1]) == (45_000, 44_999, 45_000, 49_999)
-    fitted, held = batches.holdout(50_000, 0.2)
-    assert (len(fitted), len(held)) == (40_000, 10_000)
-
-
-@pytest.mark.parametrize("held", [0, 0.0, 10, 11, -1, 0.01])
-def test_holdout_leaves_rows_on_both_sides(held):
-    with pytest.raises(ValueError, match="rows on both sides"):
-        batches.holdout(10, held)
-
-
 def test_half_split_is_fixed_disjoint_and_complete():
     first, second = batches.half_split(101, seed=4)
     assert (len(first), len(second)) == (50, 51)

@@ -50,6 +50,12 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"views": -1}, "--views must lie"),
         ({"clamp": 0.0}, "--clamp must lie"),
         ({"calibration_tpr": 1.0}, "--calibration-tpr must lie"),
+        ({"q": 7.0, "loss": "mean"}, "--q must lie"),
+        ({"seed": -1}, "--seed must lie"),
+        ({"seed": 2**63}, "--seed must lie"),
+        ({"image_size": 10**6}, "--image-size must lie"),
+        ({"run": "../elsewhere"}, "--run must be the name of a folder"),
+        ({"outliers": ()}, "--outliers must name at least one"),
         ({"scores": ()}, "--scores must name at least one"),
         ({"weights": "missing.npz"}, "--weights must be a file"),
     ],
@@ -61,15 +67,20 @@ def test_settings_that_cannot_run(change, message, tmp_path):
         resolve(QuantOD(**change), accelerator=False)
 
 
+def named(settings):
+    return run_name(settings, identity(settings))
+
+
 def test_the_name_of_a_run_follows_what_is_computed(tmp_path):
     settings = resolve(QuantOD(), accelerator=False)
-    name = run_name(settings)
+    name = named(settings)
     assert name.startswith("quantod-digits-")
     assert len(name.rsplit("-", 1)[1]) == 8
     elsewhere = dataclasses.replace(settings, workdir=tmp_path, resume=True, score_batch_size=7)
-    assert run_name(elsewhere) == name
-    assert run_name(dataclasses.replace(settings, seed=1)) != name
-    assert run_name(dataclasses.replace(settings, run="mine")) == "mine"
+    assert named(elsewhere) == name
+    assert named(dataclasses.replace(settings, seed=1)) != name
+    assert named(dataclasses.replace(settings, run="mine")) == "mine"
+    assert named(dataclasses.replace(settings, inlier="/data/mine")).startswith("quantod-mine-")
 
 
 def test_weights_count_by_content(tmp_path):

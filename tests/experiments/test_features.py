@@ -22,10 +22,11 @@ def extractors():
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     other = jax.tree.map(lambda leaf: leaf * 1.01, variables)
     return [
-        features.build(model, variables, ENERGY_OOD, 8, 4),
-        features.build(model, other, ENERGY_OOD, 8, 4),
-        features.build(model, variables, NONE, 8, 4),
-        features.build(model.clone(dtype=jnp.bfloat16), variables, ENERGY_OOD, 8, 4),
+        features.build(model, variables, ENERGY_OOD, 8, 4, "float32"),
+        features.build(model, other, ENERGY_OOD, 8, 4, "float32"),
+        features.build(model, variables, NONE, 8, 4, "float32"),
+        features.build(model, variables, ENERGY_OOD, 8, 4, "tensorfloat32"),
+        features.build(model.clone(dtype=jnp.bfloat16), variables, ENERGY_OOD, 8, 4, "float32"),
     ]
 
 
@@ -63,8 +64,9 @@ def test_a_truncated_cache_is_made_anew(extractors, images, tmp_path):
     first = features.extract(extractors[0], "a", images, tmp_path, silent)
     [file] = tmp_path.rglob("plain.npz")
     whole = file.read_bytes()
-    for cut in (0, 10, len(whole) // 2):
-        file.write_bytes(whole[:cut])
+    np.save(tmp_path / "bare.npy", np.zeros(3))
+    for damaged in (b"", whole[:10], whole[: len(whole) // 2], (tmp_path / "bare.npy").read_bytes()):
+        file.write_bytes(damaged)
         again = features.extract(extractors[0], "a", images, tmp_path, silent)
         np.testing.assert_array_equal(again.features, first.features)
 

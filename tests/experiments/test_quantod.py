@@ -70,6 +70,7 @@ def test_results_follow_the_schema(demonstration):
     for row in results["rows"]:
         parts = ("load", "compile", "extract", "fit", "score")
         assert row["total_seconds"] == pytest.approx(sum(row[f"{p}_seconds"] for p in parts))
+    assert results["seconds"] > 0
     calibration = results["calibration"]
     assert calibration["source"] == "training images in neither stage"
     assert (calibration["n"], calibration["promised_tpr"]) == (202, 95.0)
@@ -158,7 +159,7 @@ def test_reference_preset_and_paper_protocol(uninterrupted, tmp_path):
     """Foreign weights, the authors' mixing and optimiser, views, and capped outlier sets."""
     weights = uninterrupted / "classifier.safetensors"
     command = ["--workdir", str(tmp_path), *SMALL, "--preset", "reference", "--protocol", "paper", "--views", "2"]
-    assert main([*command, "--weights", str(weights), "--preprocessing", "energy_ood", "--loss", "mean"]) == 0
+    assert main([*command, "--weights", str(weights), "--loss", "mean"]) == 0
     results = results_of(next(tmp_path.glob("quantod-*")))
     assert results["calibration"]["source"] == "half of the test inliers"
     assert results["accuracy"] == results_of(uninterrupted)["accuracy"]
@@ -178,16 +179,25 @@ def failing(capsys, *flags: str) -> str:
 
 
 def test_bad_outlier_sets(tmp_path, capsys):
-    base = ["--workdir", str(tmp_path / "runs"), *SMALL[:-3]]
+    base = ["--workdir", str(tmp_path / "runs")]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no image" in failing(capsys, *base, "--outliers", f"mine={empty}", "--run", "a")
+    assert "holds no image" in failing(capsys, *base, "--outliers", f"mine={empty}")
     text = image_folder(tmp_path / "text")
     (text / "9.png").write_text("not an image")
-    assert "9.png" in failing(capsys, *base, "--outliers", f"mine={text}", "--run", "b")
-    assert "is the inlier set itself" in failing(capsys, *base, "--outliers", "digits", "--run", "c")
-    assert "looked at" in failing(capsys, *base, "--outliers", "nowhere", "--run", "d")
-    assert "Get it from" in failing(capsys, *base, "--outliers", "svhn", "--run", "e")
+    assert "9.png" in failing(capsys, *base, "--outliers", f"mine={text}")
+    assert "is the inlier set itself" in failing(capsys, *base, "--outliers", "digits")
+    assert "looked at" in failing(capsys, *base, "--outliers", "nowhere")
+    assert "Get it from" in failing(capsys, *base, "--outliers", "svhn")
+    assert "may not call a set" in failing(capsys, *base, "--outliers", f"inlier={text}")
+    assert not list((tmp_path / "runs").glob("quantod-*"))
+
+
+def test_a_failed_overwrite_loses_nothing(uninterrupted, capsys):
+    before = (uninterrupted / "results.json").read_bytes()
+    command = ["--workdir", str(uninterrupted.parent), *SMALL, "--run", uninterrupted.name, "--overwrite"]
+    assert "looked at" in failing(capsys, *command, "--outliers", "nowhere")
+    assert (uninterrupted / "results.json").read_bytes() == before
 
 
 def test_the_inlier_images_under_another_name(tmp_path, capsys):
@@ -201,13 +211,49 @@ def test_the_inlier_images_under_another_name(tmp_path, capsys):
 
 def test_bad_weights(uninterrupted, tmp_path, capsys):
     weights = str(uninterrupted / "classifier.safetensors")
-    message = failing(capsys, "--workdir", str(tmp_path), "--weights", weights, "--backbone", "wrn16_2", "--run", "a")
+    message = failing(capsys, "--workdir", str(tmp_path), "--weights", weights, "--backbone", "wrn16_2")
     assert "wrn10_1" in message
     (tmp_path / "empty.safetensors").touch()
     message = failing(
         capsys, "--workdir", str(tmp_path), "--weights", str(tmp_path / "empty.safetensors"), "--run", "b"
     )
     assert "empty.safetensors" in message
+
+
+@pytest.fixture
+def class_folders(tmp_path, rng):
+    """Four classes of coloured squares, in class folders; the test split lacks one class."""
+    for split, names in (("train", "abcd"), ("test", "abd")):
+        for name in names:
+            folder = tmp_path / "shapes" / split / name
+            folder.mkdir(parents=True)
+            for k in range(10):
+                pixels = rng.integers(0, 60, (8, 8, 3), np.uint8)
+                pixels[:, :, "abcd".index(name) % 3] += np.uint8(190 if name != "d" else 0)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+    return tmp_path / "shapes"
+
+
+def test_class_folders_keep_their_classes(class_folders):
+    """Sets listed class by class hold every class in every part, and labels mean the same in both splits."""
+    from experiments.config import QuantOD, resolve
+    from experiments.progress import Progress
+    from experiments.sets import held_out, load_sets
+
+    inlier = f"shapes={class_folders}"
+    sets = load_sets(resolve(QuantOD(inlier=inlier, outliers=("gratings",)), accelerator=False), Progress)
+    assert sets.class_names == tuple("abcd")
+    assert np.bincount(sets.test_labels, minlength=4).tolist() == [10, 10, 0, 10]
+    kept_out = held_out(resolve(QuantOD(inlier=inlier), accelerator=False), 40, trained_here=True)
+    assert kept_out == 8
+    assert len(np.unique(sets.train_labels[-kept_out:])) > 1
+    assert (sets.train_images[sets.train_labels == 1][:, :, :, 1].mean(axis=(1, 2)) > 150).all()
+
+
+def test_a_class_that_only_the_test_split_has(class_folders, capsys):
+    (class_folders / "test" / "a").rename(class_folders / "test" / "z")
+    message = failing(capsys, "--workdir", str(class_folders.parent), "--inlier", f"s={class_folders}")
+    assert "has classes that its training split has not: z" in message
 
 
 def test_labels_outside_the_classes(tmp_path, capsys, rng):
@@ -230,7 +276,7 @@ def test_features_that_are_not_finite(uninterrupted, tmp_path):
 
     settings = resolve(QuantOD(), accelerator=False)
     rows = np.full((10, 4), np.nan, np.float32)
-    with pytest.raises(ValueError, match=r"training features \(view 0\) must be finite"):
+    with pytest.raises(ValueError, match="features: training, view 0 must be finite"):
         density.fit(settings, [rows], {"inlier": rows}, tmp_path, None)
 
 

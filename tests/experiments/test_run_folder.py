@@ -4,64 +4,79 @@ import json
 
 import pytest
 
-from experiments.run_folder import open_run
+from experiments.run_folder import begin_run, find_run
 
 
-def opened(workdir, *, name="run", seed=0, resume=False, overwrite=False):
-    settings = {"seed": seed}
-    return open_run(workdir, name, settings, settings, resume=resume, overwrite=overwrite)
+def found(workdir, *, name="run", seed=0, resume=False, overwrite=False):
+    return find_run(workdir, name, {"seed": seed}, resume=resume, overwrite=overwrite)
+
+
+def begun(workdir, **options):
+    folder, _ = found(workdir, **options)
+    begin_run(folder, {"seed": 0}, {"seed": 0}, "images", overwrite=options.get("overwrite", False))
+    return folder
+
+
+def test_looking_writes_nothing(tmp_path):
+    folder, finished = found(tmp_path / "runs")
+    assert not finished
+    assert not folder.exists()
 
 
 def test_a_new_run_records_its_settings(tmp_path):
-    folder, finished = opened(tmp_path / "runs")
-    assert not finished
-    assert json.loads((folder / "config.json").read_text())["settings"] == {"seed": 0}
+    config = json.loads((begun(tmp_path / "runs") / "config.json").read_text())
+    assert config == {"settings": {"seed": 0}, "identity": {"seed": 0}, "data": "images"}
 
 
 def test_an_unfinished_run_asks(tmp_path):
-    folder, _ = opened(tmp_path)
+    folder = begun(tmp_path)
     with pytest.raises(ValueError, match=r"unfinished run .* --resume .* --overwrite"):
-        opened(tmp_path)
-    assert opened(tmp_path, resume=True) == (folder, False)
+        found(tmp_path)
+    assert found(tmp_path, resume=True) == (folder, False)
 
 
 def test_a_finished_run_is_told_apart(tmp_path):
-    folder, _ = opened(tmp_path)
+    folder = begun(tmp_path)
     (folder / "results.json").write_text("{}")
-    assert opened(tmp_path) == (folder, True)
-    assert opened(tmp_path, overwrite=True) == (folder, False)
+    assert found(tmp_path) == (folder, True)
+    assert found(tmp_path, overwrite=True) == (folder, False)
+    assert (folder / "results.json").exists()
+    begun(tmp_path, overwrite=True)
     assert not (folder / "results.json").exists()
 
 
+def test_a_resumed_run_wants_the_same_images(tmp_path):
+    folder = begun(tmp_path)
+    with pytest.raises(ValueError, match="begun with other training images"):
+        begin_run(folder, {}, {"seed": 0}, "other images", overwrite=False)
+
+
 def test_another_configuration_is_refused_and_left_alone(tmp_path):
-    folder, _ = opened(tmp_path)
+    folder = begun(tmp_path)
     (folder / "precious").touch()
     with pytest.raises(ValueError, match=r"another configuration \(seed: there 0, given 1\): choose another --run"):
-        opened(tmp_path, seed=1, resume=True)
+        found(tmp_path, seed=1, resume=True)
     assert (folder / "precious").exists()
 
 
-def test_overwrite_deletes_runs_only(tmp_path):
+@pytest.mark.parametrize("content", [None, "{half", "[]", '{"model_type": "dinov2"}'])
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, content, flag):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").touch()
-    with pytest.raises(ValueError, match="refuses to delete"):
-        opened(tmp_path, overwrite=True)
+    if content:
+        (tmp_path / "run" / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="not a run's folder"):
+        found(tmp_path, **{flag: True})
     assert (tmp_path / "run" / "thesis.txt").exists()
-
-
-def test_a_folder_that_is_no_run(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{half")
-    with pytest.raises(ValueError, match="not a readable run folder"):
-        opened(tmp_path, resume=True)
 
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
     with pytest.raises(ValueError, match="contradict"):
-        opened(tmp_path, resume=True, overwrite=True)
+        found(tmp_path, resume=True, overwrite=True)
 
 
 def test_an_unwritable_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="--workdir must be writable"):
-        opened(tmp_path / "file" / "runs")
+        found(tmp_path / "file" / "runs")
