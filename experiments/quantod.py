@@ -149,7 +149,7 @@ def run(flags: QuantOD) -> int:
         "calibration": outcome.in_percent(calibrations[main_method]),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "inlier": config.inlier,
-        "config": describe(config),
+        "config": run_identity | {"weights": config.weights.name if config.weights else None},
         "versions": outcome.versions(),
         "device": parallel.device_summary(),
         "seed": config.seed,

@@ -1,6 +1,9 @@
 """The main command: the bundled demonstration whole, resume, bad input; all in this process, through `main`."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from experiments.quantod import main
 from quantjax.data.bundled import BUNDLED_OUTLIERS
 from quantjax.report import read_jsonl
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--epochs", "2", "--flow-epochs", "3", "--blocks", "2", "--width", "32", "--scores", "quantod", "energy"]
 SMALL += ["--outliers", "digits_8_9", "gratings"]
 
@@ -146,6 +150,19 @@ def test_a_resumed_run_gives_the_same_numbers(uninterrupted, stage, epoch, tmp_p
         for f in (uninterrupted, folder)
     ]
     assert losses[0] == losses[1]
+
+
+def test_four_devices_conclude_the_same(uninterrupted, tmp_path):
+    """The whole command on four devices; batches of 30 do not divide among them."""
+    command = [sys.executable, "-m", "experiments.quantod", "--workdir", str(tmp_path), *SMALL, "--batch-size", "30"]
+    rates = []
+    for count in (1, 4):
+        flags = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
+        subprocess.run([*command, "--run", f"on-{count}"], check=True, env=flags, cwd=ROOT, stdout=subprocess.DEVNULL)
+        results = results_of(tmp_path / f"on-{count}")
+        assert results["device"].startswith(f"{count} x cpu")
+        rates.append([results["accuracy"], *(row["auroc"] for row in results["rows"])])
+    np.testing.assert_allclose(rates[0], rates[1], atol=1.5)
 
 
 def test_curves_as_tensorboard_events(tmp_path):
