@@ -19,7 +19,8 @@ from experiments.config import PLACE
 from experiments.run_log import FILE
 from quantjax.report import read_jsonl, write_text
 
-EQUAL_WITHIN = (*PLACE, "seed", "scores", "tensorboard")  # settings that do not make another line
+EQUAL_WITHIN = (*PLACE, "seed", "scores")  # settings that do not make another line
+FLOW_ONLY = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,73 +60,85 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def tables(runs: Sequence[Mapping[str, Any]], epochs: Iterable[int]) -> str:
-    """Markdown: average FPR95 / AUROC of every method per group of runs, then the flow's curves."""
-    groups = _group(runs)
-    keys = sorted({key for run in runs for key in run["config"]} - set(EQUAL_WITHIN))
-    differing = [key for key in keys if len({str(group[0]["config"].get(key)) for group in groups}) > 1]
+    """Markdown: FPR95 / AUROC of every method per group of runs, then the flow's curves."""
     parts = [
-        "## Methods, average over the outlier sets",
-        "FPR95 / AUROC in percent, inlier positive; mean over seeds ± standard deviation.",
-        _methods_table(groups, differing),
+        "## Methods",
+        "FPR95 / AUROC in percent, inlier positive; mean over seeds, ± standard deviation of the average's FPR95.",
+        _methods_table(runs),
     ]
-    if any(run["curve"] for run in runs):
+    trained = [run for run in runs if run["curve"]]
+    if trained:
         parts += [
             "## The flow, epoch by epoch",
-            "FPR95 / AUROC in percent, average over the outlier sets, mean over seeds. The last epoch is the result; "
-            '"best" is the lowest FPR95 of any epoch, which no rule without outliers could have picked.',
-            _curve_table(groups, differing, list(epochs)),
+            "FPR95 / AUROC in percent, average over the outlier sets; mean ± standard deviation of several seeds. "
+            '"Best" is the lowest FPR95 of any epoch, which no rule without outliers could have picked.',
+            _curve_table(trained, list(epochs)),
         ]
     return "\n\n".join(parts) + "\n"
 
 
-def _group(runs: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def _groups(runs: Sequence[Mapping[str, Any]], ignored: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
+    """Runs by a label of the settings that differ among them, the ignored ones left out."""
+    keys = sorted({key for run in runs for key in run["config"]} - {*EQUAL_WITHIN, *ignored})
+    differing = [key for key in keys if len({str(run["config"].get(key)) for run in runs}) > 1]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        identity = {key: value for key, value in run["config"].items() if key not in EQUAL_WITHIN}
-        groups.setdefault(json.dumps(identity, sort_keys=True), []).append(run)
-    return list(groups.values())
+        label = ", ".join(f"{key} {run['config'].get(key)}" for key in differing)
+        groups.setdefault(label or "all alike", []).append(run)
+    return groups
 
 
-def _label(group: Sequence[Mapping[str, Any]], differing: Sequence[str]) -> str:
-    config = group[0]["config"]
-    text = ", ".join(f"{key} {_short(config.get(key))}" for key in differing) or "these settings"
-    return f"{text} ({len(group)} run{'s' if len(group) > 1 else ''})"
-
-
-def _short(value: Any) -> str:
-    return Path(value).name if isinstance(value, str) else str(value)
-
-
-def _methods_table(groups: Sequence[Sequence[Mapping[str, Any]]], differing: Sequence[str]) -> str:
+def _methods_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    sets = list(dict.fromkeys(row["outlier"] for run in runs for row in run["rows"]))
     lines = []
-    for group in groups:
-        for method in dict.fromkeys(row["method"] for run in group for row in run["rows"]):
-            averages = [
-                _average(run["rows"], method) for run in group if any(r["method"] == method for r in run["rows"])
-            ]
-            cell = " / ".join(_spread([a[i] for a in averages]) for i in (0, 1))
-            lines.append([_label(group, differing), method, cell])
-    return _markdown(["Settings", "Method", "FPR95 / AUROC"], lines)
+    for flow in (False, True):
+        chosen = [run for run in runs if any((row["method"] == "quantod") == flow for row in run["rows"])]
+        for label, group in _groups(chosen, () if flow else FLOW_ONLY).items():
+            for method in dict.fromkeys(row["method"] for run in group for row in run["rows"]):
+                if (method == "quantod") == flow:
+                    lines.append([f"{label} ({_count(group, method)})", method, *_cells(group, method, sets)])
+    return _markdown(["Settings", "Method", *sets, "Average"], lines)
+
+
+def _count(group: Sequence[Mapping[str, Any]], method: str) -> str:
+    count = sum(any(row["method"] == method for row in run["rows"]) for run in group)
+    return f"{count} run{'s' if count > 1 else ''}"
+
+
+def _cells(group: Sequence[Mapping[str, Any]], method: str, sets: Sequence[str]) -> list[str]:
+    rows = [row for run in group for row in run["rows"] if row["method"] == method]
+    cells = []
+    for name in sets:
+        own = [row for row in rows if row["outlier"] == name]
+        means = [statistics.fmean(row[key] for row in own) for key in ("fpr95", "auroc")] if own else []
+        cells.append(" / ".join(f"{mean:.2f}" for mean in means) or "–")
+    averages = [_average(run["rows"], method) for run in group if any(r["method"] == method for r in run["rows"])]
+    return [*cells, _pair(averages)]
+
+
+def _curve_table(runs: Sequence[Mapping[str, Any]], epochs: Sequence[int]) -> str:
+    shown = [e for e in epochs if any(e in run["curve"] for run in runs)]
+    lines = []
+    for label, group in _groups(runs, ("flow_epochs",)).items():
+        reached = sorted({e for run in group for e in run["curve"]})
+        points = {
+            e: [(r["curve"][e]["fpr95"], r["curve"][e]["auroc"]) for r in group if e in r["curve"]] for e in reached
+        }
+        best = min((statistics.fmean(fpr for fpr, _ in pairs), e) for e, pairs in points.items())
+        cells = [_pair(points[e]) if e in points else "–" for e in shown]
+        lines.append(
+            [f"{label} ({len(group)} run{'s' if len(group) > 1 else ''})", *cells, f"{best[0]:.2f} in epoch {best[1]}"]
+        )
+    return _markdown(["Settings", *(f"epoch {e}" for e in shown), "best FPR95"], lines)
+
+
+def _pair(pairs: Sequence[tuple[float, float]]) -> str:
+    return f"{_spread([fpr for fpr, _ in pairs])} / {statistics.fmean(auroc for _, auroc in pairs):.2f}"
 
 
 def _average(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[float, float]:
     own = [row for row in rows if row["method"] == method]
     return statistics.fmean(r["fpr95"] for r in own), statistics.fmean(r["auroc"] for r in own)
-
-
-def _curve_table(groups: Sequence[Sequence[Mapping[str, Any]]], differing: Sequence[str], epochs: Sequence[int]) -> str:
-    shown = [e for e in epochs if any(e in run["curve"] for group in groups for run in group)]
-    lines = []
-    for group in groups:
-        curves = [run["curve"] for run in group if run["curve"]]
-        if not curves:
-            continue
-        common = sorted(set.intersection(*(set(c) for c in curves)))
-        mean = {e: [statistics.fmean(c[e][key] for c in curves) for key in ("fpr95", "auroc")] for e in common}
-        best = min((rates[0], e) for e, rates in mean.items())[1]
-        cells = [f"{mean[e][0]:.2f} / {mean[e][1]:.2f}" if e in mean else "–" for e in shown]
-        lines.append([_label(group, differing), *cells, f"{best}: {mean[best][0]:.2f}"])
-    return _markdown(["Settings", *(f"epoch {e}" for e in shown), "best"], lines)
 
 
 def _spread(values: Sequence[float]) -> str:

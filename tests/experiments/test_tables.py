@@ -1,0 +1,43 @@
+"""Runs side by side: seeds are averaged, other settings are not."""
+
+import json
+
+import pytest
+
+from experiments.tables import main
+
+
+def write_run(folder, *, seed, loss="quantile", fpr95=50.0, epochs=2, method="quantod", workdir="a"):
+    folder.mkdir(parents=True)
+    rows = [{"method": method, "outlier": name, "fpr95": fpr95 + k, "auroc": 90.0} for k, name in enumerate(("x", "y"))]
+    config = {"seed": seed, "loss": loss, "flow_epochs": epochs, "workdir": workdir}
+    (folder / "results.json").write_text(json.dumps({"rows": rows, "config": config, "inlier": "digits"}))
+    log = [{"stage": "flow", "epoch": e, "fpr95": fpr95 + 10.0 * e, "auroc": 80.0} for e in range(1, epochs + 1)]
+    lines = [json.dumps(row) for row in (log if method == "quantod" else [])]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return str(folder)
+
+
+def test_seeds_are_averaged_and_settings_are_kept_apart(tmp_path, capsys):
+    runs = [
+        write_run(tmp_path / "a", seed=0, fpr95=50.0, workdir="here"),
+        write_run(tmp_path / "b", seed=1, fpr95=54.0, workdir="there"),
+        write_run(tmp_path / "c", seed=0, loss="mean", fpr95=80.0),
+        write_run(tmp_path / "d", seed=0, fpr95=70.0, method="energy"),
+    ]
+    assert main([*runs, "--output", str(tmp_path / "tables.md"), "--epochs", "1", "2"]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    assert text in capsys.readouterr().out
+    # averages 50.5 and 54.5: mean 52.5, standard deviation of two values 4 apart 4 / sqrt(2)
+    assert "| loss quantile (2 runs) | quantod | 52.00 / 90.00 | 53.00 / 90.00 | 52.50 ± 2.83 / 90.00 |" in text
+    assert "| loss mean (1 run) | quantod | 80.00 / 90.00 | 81.00 / 90.00 | 80.50 / 90.00 |" in text
+    assert "| all alike (1 run) | energy | 70.00 / 90.00 | 71.00 / 90.00 | 70.50 / 90.00 |" in text
+    assert "| loss quantile (2 runs) | 62.00 ± 2.83 / 80.00 | 72.00 ± 2.83 / 80.00 | 62.00 in epoch 1 |" in text
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "finish the run first"), ("{half", "is damaged")])
+def test_unfinished_and_damaged_runs(tmp_path, capsys, content, message):
+    if content:
+        (tmp_path / "results.json").write_text(content)
+    assert main([str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
