@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 from collections.abc import Mapping
 from functools import cache
@@ -20,7 +21,6 @@ def record(folder: Path, row: Mapping[str, Any], *, tensorboard: bool) -> None:
         for name, value in row.items():
             if isinstance(value, float):
                 _writer(folder).add_scalar(f"{row['stage']}/{name}", value, int(row["epoch"]))
-        _writer(folder).flush()
 
 
 def check_tensorboard() -> None:
@@ -33,4 +33,6 @@ def check_tensorboard() -> None:
 def _writer(folder: Path) -> Any:
     from tensorboardX import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    atexit.register(writer.close)  # its thread still holds the last events
+    return writer

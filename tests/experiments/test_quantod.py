@@ -168,6 +168,7 @@ def test_four_devices_conclude_the_same(uninterrupted, tmp_path):
 def test_curves_as_tensorboard_events(tmp_path):
     pytest.importorskip("tensorboardX", reason="the tracking extra is not installed")
     run_log.record(tmp_path, {"stage": "flow", "epoch": 1, "loss": 2.0}, tensorboard=True)
+    run_log._writer(tmp_path).close()
     [file] = (tmp_path / "tensorboard").iterdir()
     assert b"flow/loss" in file.read_bytes()
 
