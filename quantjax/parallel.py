@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,32 @@ def data_parallel(
     if len(devices) == 1 and jax.process_count() == 1:
         return _on_one(fn, devices[0], tuple(donate_argnums))
     across_hosts = None if jax.process_count() > 1 else devices
-    mapped = jax.pmap(
-        partial(fn, axis_name=AXIS),
-        axis_name=AXIS,
-        in_axes=tuple(in_axes),
-        out_axes=tuple(out_axes) if isinstance(out_axes, Sequence) else out_axes,
-        donate_argnums=tuple(donate_argnums),
-        devices=across_hosts,
-    )
+
+    @cache
+    def mapped(empty: tuple[Any, ...]) -> Callable[..., PyTree]:
+        """The pmapped function without the arguments that hold no arrays: pmap takes the axes of others for theirs."""
+        present = [i for i, structure in enumerate(empty) if structure is None]
+
+        def call(*given: PyTree) -> PyTree:
+            rest = iter(given)
+            args = [next(rest) if s is None else jax.tree.unflatten(s, []) for s in empty]
+            return fn(*args, axis_name=AXIS)
+
+        return jax.pmap(
+            call,
+            axis_name=AXIS,
+            in_axes=tuple(in_axes[i] for i in present),
+            out_axes=tuple(out_axes) if isinstance(out_axes, Sequence) else out_axes,
+            donate_argnums=tuple(present.index(i) for i in donate_argnums if i in present),
+            devices=across_hosts,
+        )
 
     def run(*args: PyTree) -> PyTree:
         if len(args) != len(in_axes):
             raise ValueError(f"in_axes names {len(in_axes)} arguments, got {len(args)}")
         shares = [_split(arg, axis, len(devices)) for arg, axis in zip(args, in_axes, strict=True)]
-        result = mapped(*shares)
+        empty = tuple(None if jax.tree.leaves(share) else jax.tree.structure(share) for share in shares)
+        result = mapped(empty)(*(share for share, structure in zip(shares, empty, strict=True) if structure is None))
         if devices[0].platform == "cpu":
             # several runs in flight would wait for each other's reductions in one small pool of threads
             jax.block_until_ready(result)
