@@ -152,17 +152,21 @@ def test_a_resumed_run_gives_the_same_numbers(uninterrupted, stage, epoch, tmp_p
     assert losses[0] == losses[1]
 
 
-def test_four_devices_conclude_the_same(uninterrupted, tmp_path):
-    """The whole command on four devices; batches of 30 do not divide among them."""
-    command = [sys.executable, "-m", "experiments.quantod", "--workdir", str(tmp_path), *SMALL, "--batch-size", "30"]
-    rates = []
-    for count in (1, 4):
-        flags = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
-        subprocess.run([*command, "--run", f"on-{count}"], check=True, env=flags, cwd=ROOT, stdout=subprocess.DEVNULL)
-        results = results_of(tmp_path / f"on-{count}")
-        assert results["device"].startswith(f"{count} x cpu")
-        rates.append([results["accuracy"], *(row["auroc"] for row in results["rows"])])
-    np.testing.assert_allclose(rates[0], rates[1], atol=1.5)
+def test_the_command_on_four_devices(tmp_path):
+    """Both stages and all scoring on four devices, among which batches of 30 do not divide; one device then judges the
+    classifier alike. (Two trainings cannot be compared: at this learning rate a change of 1e-7 grows 30-fold a step.)
+    """
+    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = ["--workdir", str(tmp_path), *SMALL, "--flow-epochs", "1"]
+    program = [sys.executable, "-m", "experiments.quantod", *command, "--batch-size", "30", "--run", "four"]
+    subprocess.run(program, check=True, env=flags, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    weights = tmp_path / "four" / "classifier.safetensors"
+    assert main([*command, "--weights", str(weights), "--scores", "energy", "--run", "one"]) == 0
+    four, one = results_of(tmp_path / "four"), results_of(tmp_path / "one")
+    assert (four["device"], one["device"]) == ("4 x cpu", "1 x cpu")
+    assert four["accuracy"] == pytest.approx(one["accuracy"], abs=0.25)
+    auroc = [{r["outlier"]: r["auroc"] for r in run["rows"] if r["method"] == "energy"} for run in (four, one)]
+    assert auroc[0] == pytest.approx(auroc[1], abs=0.05)
 
 
 def test_curves_as_tensorboard_events(tmp_path):
