@@ -91,7 +91,8 @@ class QuantOD:
     """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
     factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
-    """Generator of all random draws: threefry2x32 gives the same numbers on any device count, unsafe_rbg is faster."""
+    """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
+    meant for accelerators, and is slower on a CPU."""
     batch_size: int | None = None
     """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
     score_batch_size: int | None = None
