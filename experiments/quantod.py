@@ -133,9 +133,7 @@ def run(flags: QuantOD) -> int:
         )
 
     # ---- thresholds, from held-out inliers alone
-    calibrations = {}
-    for name in names:
-        calibrations[name] = outcome.calibrate(config, scored[name])
+    calibrations = {name: outcome.calibrate(config, scored[name]) for name in names}
     main_method = "quantod" if "quantod" in config.scores else names[0]
 
     # ---- the detector and the report
@@ -166,7 +164,7 @@ def run(flags: QuantOD) -> int:
 def note(config: Settings) -> str:
     """What kind of run this is, in a sentence."""
     if config.inlier != "digits":
-        return f"Preset {config.preset}, protocol {config.protocol}."
+        return f"Preset {config.preset}, protocol {config.protocol} (times are of the whole sets in either)."
     stage1 = "given weights" if config.weights else f"{config.epochs} epochs"
     return (
         f"This is the bundled demonstration: digits 0-7, {config.backbone} for {stage1}, {config.blocks} "
