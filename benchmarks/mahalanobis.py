@@ -64,7 +64,7 @@ def torch_program(train: np.ndarray, labels: np.ndarray):
 
 
 def seconds(call) -> float:
-    time.sleep(0.05)  # worker threads of the side before spin for a while; both sides start on idle cores
+    time.sleep(0.3)  # worker threads of the side before spin for up to 0.2 s; both sides start on idle cores
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

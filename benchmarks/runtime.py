@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from quantjax.data.readers import ArraySource
 from quantjax.data.sources import open_source
 from quantjax.extractors import BACKBONES
 from quantjax.flows.recipes import quantod
-from quantjax.parallel import device_summary
+from quantjax.parallel import cores_as_devices, device_summary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))  # the networks in PyTorch
 METHODS = ("msp", "energy", "odin", "mahalanobis", "gem", "quantod")
@@ -114,7 +115,7 @@ class Peer:
         from benchmarks.peers import quantod_torch as peer
 
         def dataset(source: Any) -> Any:
-            return peer.Images(source, lambda image: images.fit(image, 32), *self.preprocessing)
+            return peer.Images(source, partial(images.fit, size=32), *self.preprocessing)
 
         scores = {"msp": peer.msp, "energy": peer.energy, "quantod": peer.quantod(self.flow)}
         scores["odin"] = peer.odin(self.preprocessing.std)
@@ -160,6 +161,7 @@ def _torch_flow(dimension: int) -> Any:
 
 
 def main() -> None:
+    cores_as_devices()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)

@@ -19,6 +19,7 @@ from quantjax import losses, metrics
 from quantjax.checks import check_finite
 from quantjax.flows import log_likelihood, quantod
 from quantjax.inference import batched
+from quantjax.parallel import first_device_on_cpu
 from quantjax.report import Curve, read_jsonl
 from quantjax.train.loop import file_order, shuffled_order
 from quantjax.train.loop import fit as fit_epochs
@@ -97,6 +98,7 @@ def fit(
             checkpoints=folder / "checkpoints" / "flow",
             resume=config.resume,
             whole_epochs=True,
+            devices=first_device_on_cpu(),  # matrix products use all cores, and one Adam is cheaper than one per core
         )
     return FittedFlow(
         settings, jax.tree.map(np.asarray, state.params), _curve(config, folder / FILE), time.perf_counter() - start

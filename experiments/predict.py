@@ -57,8 +57,9 @@ def open_detector(run: Path) -> tuple[Any, Any]:
         raise FileNotFoundError(f"--run must be the folder of a run, {run} does not exist or is no folder")
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{run} holds no detector: the run is not finished, or it is another kind of folder")
-    from quantjax import detector
+    from quantjax import detector, parallel
 
+    parallel.cores_as_devices()
     loaded = detector.load(folder)
     return detector.predictor(loaded, batch_size=BATCH), loaded
 

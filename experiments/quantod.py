@@ -12,6 +12,7 @@ The paper reports an accuracy of 94.68 % and, in Table 1, 17.17 / 96.19 FPR95 / 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -50,6 +51,8 @@ def run(flags: QuantOD) -> int:
     from quantjax.data.batches import fingerprint
 
     # ---- settings and folder
+    if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        parallel.cores_as_devices()
     jax.config.update("jax_default_prng_impl", flags.random_bits)
     if flags.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")

@@ -13,6 +13,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+jax.devices()  # started here, so that no test changes the number of devices for those after it
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,3 +111,11 @@ def test_compilation_cache_fills_the_folder(tmp_path):
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+def test_cores_become_devices_before_jax_starts_and_not_after():
+    before = jax.device_count()
+    parallel.cores_as_devices(before + 1)
+    assert jax.device_count() == before
+    code = "import jax\nfrom quantjax import parallel\nparallel.cores_as_devices(3)\nassert jax.device_count() == 3"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
