@@ -15,7 +15,7 @@ from quantjax.extractors import standardise
 from quantjax.inference import batched
 from quantjax.types import ClassifierOutput, PyTree
 
-KNN_STEP = 5  # every 5th training feature makes the bank
+KNN_STEP, KNN_ROWS = 5, 100  # every 5th training feature makes the bank, more of a set too small for 100 of them
 
 
 class Choice(NamedTuple):
@@ -41,7 +41,7 @@ def _background(features: np.ndarray, labels: np.ndarray, num_classes: int) -> P
 
 
 def _bank(features: np.ndarray, labels: np.ndarray, num_classes: int) -> PyTree:
-    return scores.fit_neighbours(features[::KNN_STEP])
+    return scores.fit_neighbours(features[:: min(KNN_STEP, max(1, len(features) // KNN_ROWS))])
 
 
 # Settings of the papers: ODIN (Liang et al. 2018) T = 1000, epsilon = 0.0048; Mahalanobis (Lee et al. 2018) and GEM

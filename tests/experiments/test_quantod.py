@@ -305,3 +305,25 @@ def test_features_that_are_not_finite(uninterrupted, tmp_path):
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert "--workdir must be writable" in failing(capsys, "--workdir", str(tmp_path / "file"))
+
+
+def test_a_small_set_of_class_folders_runs_through(class_folders, capsys):
+    """Forty images in four classes: every method finds enough rows to be fitted on."""
+    methods = ["knn", "mahalanobis", "relative_mahalanobis", "gem", "msp"]
+    command = ["--workdir", str(class_folders.parent), "--inlier", f"shapes={class_folders}", "--outliers", "gratings"]
+    command += [
+        "--backbone",
+        "wrn10_1",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "16",
+        "--image-size",
+        "8",
+        "--scores",
+        *methods,
+    ]
+    assert main(command) == 0
+    [folder] = class_folders.parent.glob("quantod-shapes-*")
+    assert {row["method"] for row in results_of(folder)["rows"]} == set(methods)
+    assert json.loads((folder / "detector" / "detector.json").read_text())["class_names"] == ["a", "b", "c", "d"]
