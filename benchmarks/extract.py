@@ -36,7 +36,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +46,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
+from benchmarks.timing import alternate  # noqa: E402, the line above makes it findable
+
 # dense peaks in FLOP/s by dtype, and bytes/s (vendor data sheets); float32 convolutions run as TF32 there
 PEAKS = {
     "H200": ({"float32": 495e12, "bfloat16": 989e12}, 4.8e12),
@@ -138,19 +139,6 @@ def theirs(name: str, images: Any, dtype: str) -> tuple[Callable[[], Any], dict[
         return out
 
     return call, state
-
-
-def alternate(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median wall and processor milliseconds of each call, run in turns after two unmeasured ones."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for turn in range(repeats + 2):
-        for name, call in calls.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            call()
-            taken = (time.perf_counter() - wall, time.process_time() - processor)
-            if turn >= 2:
-                times[name].append(taken)
-    return {n: tuple(1e3 * statistics.median(column) for column in zip(*t, strict=True)) for n, t in times.items()}
 
 
 def measure(name: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -32,7 +32,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -44,6 +43,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
+from benchmarks.timing import alternate  # noqa: E402, the line above makes it findable
+
 D, BLOCKS, LAYERS, WIDTH, BATCH, Q = 128, 8, 2, 512, 128, 0.05
 GENERATORS = ("threefry2x32", "unsafe_rbg")
 GOALS = {"train": 3.0, "score": 1.4}
@@ -164,19 +165,6 @@ class Peer:
                 return self.finish(self.log_likelihood(batch))
 
         return call
-
-
-def alternate(calls: dict[str, Call], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median wall and processor milliseconds of each call, run in turns after two unmeasured ones."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for turn in range(repeats + 2):
-        for name, call in calls.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            call()
-            taken = (time.perf_counter() - wall, time.process_time() - processor)
-            if turn >= 2:
-                times[name].append(taken)
-    return {n: tuple(1e3 * statistics.median(column) for column in zip(*t, strict=True)) for n, t in times.items()}
 
 
 def parameter_count() -> int:
