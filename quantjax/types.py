@@ -1,6 +1,7 @@
 """Named tuples that cross rooms, and the letters that every shape is written in.
 
 B batch · H W image · C channels · D features · K classes · N rows of a data set · V views · E epochs · S steps
+h w token or decoder grid · M mixture components · P pixels
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ class ClassifierOutput(NamedTuple):
     logits: Array  # [B, K] float32
     features: Array  # [B, D] float32, the input of the last linear layer
     intermediates: Mapping[str, Array]  # named maps [B, h, w, C], coarse to fine as the backbone defines them
+
+
+class FeatureMaps(NamedTuple):
+    """What every backbone of a segmentor returns; any function images -> FeatureMaps can stand in for one."""
+
+    maps: Mapping[str, Array]  # named maps [B, h, w, C], in order from shallow to deep; a decoder reads four
+    summary: Array  # [B, D] float32, one vector per image (class token, or the mean of the last map)
 
 
 class Preprocessing(NamedTuple):
