@@ -12,15 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
 GROUND = {"types", "checks"}
+CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
     "gaussian": GROUND,
-    "extractors": GROUND | {"gaussian"},
-    "flows": GROUND | {"gaussian"},
-    "heads": GROUND | {"gaussian"},
-    "scores": GROUND | {"gaussian"},
-    "losses": GROUND | {"gaussian"},
+    "resize": GROUND,
+    "extractors": CONCEPT,
+    "flows": CONCEPT,
+    "heads": CONCEPT,
+    "scores": CONCEPT,
+    "losses": CONCEPT,
     "metrics": GROUND,
     "data": GROUND,
     "convert": GROUND | {"extractors", "flows", "heads"},
@@ -28,9 +30,10 @@ ALLOWED = {
     "inference": GROUND | {"parallel"},
     "train": GROUND | {"parallel"},
     "report": GROUND,
-    "detector": GROUND | {"inference", "parallel", "extractors", "flows", "heads", "scores", "gaussian"},
+    "detector": GROUND | {"inference", "parallel", "extractors", "flows", "heads", "scores"} | CONCEPT,
 }
 HEAVY = {"torch", "tensorflow", "tensorflow_datasets", "sklearn", "scipy", "matplotlib", "distrax", "grain", "PIL"}
+HEAVY |= {"huggingface_hub"}
 
 
 def modules() -> list[Path]:
