@@ -1,14 +1,15 @@
-"""Image classifiers that return logits, penultimate features and named maps."""
+"""Image classifiers that return logits, features and named maps, and backbones of segmentors that return four maps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from quantjax.extractors.inference import extract, fold
-from quantjax.extractors.preprocess import ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.resnet import CifarResNet, ResNet18
+from quantjax.extractors.vit import VisionTransformer
 from quantjax.extractors.wrn import WideResNet
 from quantjax.types import Preprocessing
 
@@ -30,14 +31,63 @@ BACKBONES: dict[str, Backbone] = {
     **{f"resnet{d}": Backbone(partial(CifarResNet, depth=d), 64, IMAGENET) for d in (20, 32, 44, 56)},
 }
 
+
+class FeatureBackbone(NamedTuple):
+    """A named backbone of segmentors: what a flag or a checkpoint refers to."""
+
+    build: Callable[..., Any]  # build(dtype=float32, **overrides) -> Linen module, images -> FeatureMaps of four maps
+    kind: Literal["plain", "pyramid"]  # maps of one size, or each of half the size of the one before
+    width: int  # C of the last map
+    stride: int  # pixels per cell of the last map; H and W must be multiples of it for plain ones
+    preprocessing: Preprocessing
+
+
+_SMALL, _BASE, _LARGE = (384, 12, 6), (768, 12, 12), (1024, 24, 16)  # width, depth, heads
+
+
+def _vit(size: tuple[int, int, int], preset: Preprocessing = IMAGENET, **options: Any) -> FeatureBackbone:
+    """A plain backbone; of 12 or 24 blocks it returns the four that DINOv2's authors take for segmentation."""
+    width, depth, heads = size
+    options = {"patch": 14, "layers": (4, 11, 17, 23) if depth == 24 else (1, 4, 8, 11), **options}
+    build = partial(VisionTransformer, width=width, depth=depth, heads=heads, **options)
+    return FeatureBackbone(build, "plain", width, options["patch"], preset)
+
+
+def _dinov2(size: tuple[int, int, int], registers: int = 0) -> FeatureBackbone:
+    return _vit(size, registers=registers, position_rule="antialiased" if registers else "exact")
+
+
+def _clip(size: tuple[int, int, int], patch: int) -> FeatureBackbone:
+    grid = (224 // patch, 224 // patch)
+    return _vit(size, CLIP, patch=patch, grid=grid, style="clip", scale_branches=False)
+
+
+FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
+    "dinov2_vits14": _dinov2(_SMALL),
+    "dinov2_vitb14": _dinov2(_BASE),
+    "dinov2_vitl14": _dinov2(_LARGE),
+    "dinov2_vits14_reg": _dinov2(_SMALL, registers=4),
+    "dinov2_vitb14_reg": _dinov2(_BASE, registers=4),
+    "dinov2_vitl14_reg": _dinov2(_LARGE, registers=4),
+    "clip_vitb16": _clip(_BASE, 16),
+    "clip_vitl14": _clip(_LARGE, 14),
+    # small ones to be trained with the decoder, where no pretrained weights are at hand
+    "vit_small_scratch": _vit((192, 6, 3), layers=(1, 2, 4, 5), grid=(17, 23), scale_branches=False),
+    "vit_tiny_scratch": _vit((96, 4, 3), layers=(0, 1, 2, 3), grid=(8, 16), scale_branches=False),
+}
+
 __all__ = [
     "BACKBONES",
+    "CLIP",
     "ENERGY_OOD",
+    "FEATURE_BACKBONES",
     "IMAGENET",
     "NONE",
     "Backbone",
     "CifarResNet",
+    "FeatureBackbone",
     "ResNet18",
+    "VisionTransformer",
     "WideResNet",
     "extract",
     "fold",

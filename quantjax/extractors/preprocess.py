@@ -11,6 +11,8 @@ NONE = Preprocessing()
 # the CIFAR statistics of Liu et al. (Energy-based OOD detection, NeurIPS 2020), also Hendrycks et al.'s
 ENERGY_OOD = Preprocessing((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Radford et al., ICML 2021
+CLIP = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def standardise(images: Array, preprocessing: Preprocessing) -> Array:
