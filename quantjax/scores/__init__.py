@@ -12,24 +12,32 @@ from quantjax.scores.density import (
     mahalanobis,
     relative_mahalanobis,
 )
-from quantjax.scores.logits import energy, max_logit, msp
+from quantjax.scores.logits import energy, entropy, max_logit, msp, rba
 from quantjax.scores.neighbours import Neighbours, fit_neighbours, knn
 from quantjax.scores.perturbed import odin, perturb, perturbed
+from quantjax.scores.ratio import Standardisation, fit_standardisation, inlier, likelihood_ratio, unknown
 
 __all__ = [
     "Neighbours",
+    "Standardisation",
     "TiedGaussian",
     "energy",
+    "entropy",
     "fit_background",
     "fit_neighbours",
+    "fit_standardisation",
     "fit_tied_gaussian",
     "gem",
+    "inlier",
     "knn",
+    "likelihood_ratio",
     "mahalanobis",
     "max_logit",
     "msp",
     "odin",
     "perturb",
     "perturbed",
+    "rba",
     "relative_mahalanobis",
+    "unknown",
 ]

@@ -1,0 +1,32 @@
+"""Training objectives on arrays: likelihood losses of flows, and losses per pixel of segmentors.
+
+Every loss is one value per row or pixel and the caller averages; the exceptions are statistics of the whole batch
+(the quantile, and the terms of `baselines` that are means over the inlier or the outlier pixels).
+"""
+
+from quantjax.losses.likelihood import (
+    DrawMasks,
+    LogLikelihood,
+    cross_entropy,
+    likelihood_objective,
+    mean_nll,
+    min_nll,
+    quantile_nll,
+    quantile_rows,
+)
+from quantjax.losses.pixels import IGNORE, likelihood_ratio_loss, pixel_cross_entropy, valid
+
+__all__ = [
+    "IGNORE",
+    "DrawMasks",
+    "LogLikelihood",
+    "cross_entropy",
+    "likelihood_objective",
+    "likelihood_ratio_loss",
+    "mean_nll",
+    "min_nll",
+    "pixel_cross_entropy",
+    "quantile_nll",
+    "quantile_rows",
+    "valid",
+]
