@@ -26,11 +26,12 @@ ALLOWED = {
     "metrics": GROUND,
     "data": GROUND,
     "convert": GROUND | {"extractors", "flows", "heads"},
+    "segmentation": CONCEPT | {"extractors", "heads"},
     "parallel": GROUND,
     "inference": GROUND | {"parallel"},
     "train": GROUND | {"parallel"},
     "report": GROUND,
-    "detector": GROUND | {"inference", "parallel", "extractors", "flows", "heads", "scores"} | CONCEPT,
+    "detector": GROUND | {"inference", "parallel", "extractors", "flows", "heads", "scores", "segmentation"} | CONCEPT,
 }
 HEAVY = {"torch", "tensorflow", "tensorflow_datasets", "sklearn", "scipy", "matplotlib", "distrax", "grain", "PIL"}
 HEAVY |= {"huggingface_hub"}

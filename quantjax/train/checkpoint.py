@@ -1,7 +1,7 @@
 """Save and restore a training run with Orbax: parameters, model and optimiser state, step count and random key.
 
-A checkpoint is one folder, named by the number of finished epochs, that appears whole or not at all: a kill while
-saving leaves the ones before it untouched.
+A checkpoint is one folder, named by the number of finished epochs (of steps, where the data are a stream), that
+appears whole or not at all: a kill while saving leaves the ones before it untouched.
 """
 
 from __future__ import annotations
@@ -82,6 +82,31 @@ def restore(directory: str | Path, template: TrainState) -> tuple[TrainState, in
     stored = about["key"]
     key = jax.random.wrap_key_data(jnp.asarray(stored["data"], jnp.uint32), impl=stored["implementation"])
     return state, int(about["epoch"]), key
+
+
+def starting_point(
+    state: TrainState, key: Array, checkpoints: str | Path | None, resume: bool
+) -> tuple[TrainState, int]:
+    """(state, finished epochs or steps) to begin with: the newest checkpoint's when a run is resumed, else `state`, 0.
+
+    Raises ValueError when the folder holds checkpoints and resume is False, or when they are damaged, of another model
+    or of another key.
+    """
+    if checkpoints is None:
+        return state, 0
+    if not resume:
+        found = latest(checkpoints)
+        if found is not None:
+            raise ValueError(f"{checkpoints} holds a run that got to {found}; resume it, or start in an empty folder")
+        return state, 0
+    restored = restore(checkpoints, state)
+    if restored is None:
+        return state, 0
+    state, done, stored = restored
+    same = str(jax.random.key_impl(stored)) == str(jax.random.key_impl(key))
+    if not (same and np.array_equal(jax.random.key_data(stored), jax.random.key_data(key))):
+        raise ValueError(f"{checkpoints} holds a run with another random key; use the seed and generator it began with")
+    return state, done
 
 
 class _Mismatch(Exception):

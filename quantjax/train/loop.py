@@ -16,7 +16,7 @@ import numpy as np
 
 from quantjax import parallel
 from quantjax.train import checkpoint
-from quantjax.train.step import Step, TrainState
+from quantjax.train.step import Step, TrainState, check_finite
 from quantjax.types import Array, Batch, PyTree
 
 Gather = Callable[..., tuple[Array, Array | None]]  # (data, rows [B] int32, key, axis_name=None) -> (inputs, labels)
@@ -104,7 +104,7 @@ def fit(
     Raises FloatingPointError, before anything is saved, when a loss or a parameter is no longer finite; ValueError
     when the folder holds checkpoints and resume is False, or when they are damaged or of another model or key.
     """
-    state, first = _starting_point(state, key, checkpoints, resume)
+    state, first = checkpoint.starting_point(state, key, checkpoints, resume)
     if first >= epochs:
         return state
     whole = parallel.runs_loops_well(devices) if whole_epochs is None else whole_epochs
@@ -118,7 +118,8 @@ def fit(
         now = parallel.replicate(data(epoch), devices) if callable(data) else resident
         rows = parallel.pad_axis(order(epoch), 1, parallel.device_count(devices), -1)
         state, infos = _run_epoch(call, state, now, rows, placed_key, whole)
-        _check_finite(state, infos, epoch, checkpoints)
+        saved = f"{epoch} finished epochs are safe in {checkpoints}" if checkpoints is not None and epoch else ""
+        check_finite(state, infos["loss"], f"in epoch {epoch + 1}", saved)
         if report is not None:
             weights = (rows >= 0).sum(axis=1)
             means = {name: float(np.average(value, axis=0, weights=weights)) for name, value in infos.items()}
@@ -130,24 +131,6 @@ def fit(
     return state
 
 
-def _starting_point(state, key, checkpoints, resume) -> tuple[TrainState, int]:
-    if checkpoints is None:
-        return state, 0
-    if not resume:
-        found = checkpoint.latest(checkpoints)
-        if found is not None:
-            raise ValueError(f"{checkpoints} holds a run of {found} epochs; resume it, or start in an empty folder")
-        return state, 0
-    restored = checkpoint.restore(checkpoints, state)
-    if restored is None:
-        return state, 0
-    state, epochs, stored = restored
-    same = str(jax.random.key_impl(stored)) == str(jax.random.key_impl(key))
-    if not (same and np.array_equal(jax.random.key_data(stored), jax.random.key_data(key))):
-        raise ValueError(f"{checkpoints} holds a run with another random key; use the seed and generator it began with")
-    return state, epochs
-
-
 def _run_epoch(call, state, data, rows, key, whole) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Run all steps of `rows` and fetch their numbers, once."""
     share = parallel.process_share(rows, 1)
@@ -156,18 +139,3 @@ def _run_epoch(call, state, data, rows, key, whole) -> tuple[TrainState, dict[st
         state, info = call(state, data, part, key)
         infos.append(info)
     return state, jax.tree.map(lambda *values: np.concatenate([np.asarray(v) for v in values]), *infos)
-
-
-def _check_finite(state: TrainState, infos: dict[str, np.ndarray], epoch: int, checkpoints: Any) -> None:
-    remedy = "lower the learning rate, clip the gradient norm, or look for NaN in the inputs"
-    saved = f"; {epoch} finished epochs are safe in {checkpoints}" if checkpoints is not None and epoch else ""
-    bad = np.flatnonzero(~np.isfinite(infos["loss"]))
-    if len(bad):
-        raise FloatingPointError(
-            f"the loss became {infos['loss'][bad[0]]} in epoch {epoch + 1}, step {bad[0] + 1} of {len(infos['loss'])}; "
-            f"{remedy}{saved}"
-        )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        if not np.isfinite(np.asarray(leaf, np.float32)).all():
-            name = jax.tree_util.keystr(path)
-            raise FloatingPointError(f"parameter {name} is no longer finite after epoch {epoch + 1}; {remedy}{saved}")

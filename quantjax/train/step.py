@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from quantjax.types import Array, Batch, PyTree
@@ -70,6 +71,51 @@ def objective(loss_fn: Callable[..., tuple[Array, PyTree, dict[str, Array]]]) ->
         (loss, (new_state, info)), grads = jax.value_and_grad(part, has_aux=True)(params)
         loss, info, grads = _total((loss, info, grads), axis_name)
         return (loss, new_state, info), grads
+
+    return value_and_grad
+
+
+def check_finite(state: TrainState, losses: np.ndarray, where: str, saved: str = "") -> None:
+    """Raise FloatingPointError when a loss of the last steps [S] or a parameter is no longer finite.
+
+    `where` says which steps these were, `saved` what is safe nevertheless.
+    """
+    remedy = "lower the learning rate, clip the gradient norm, or look for NaN in the inputs"
+    end = f"{remedy}; {saved}" if saved else remedy
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise FloatingPointError(f"the loss became {losses[bad[0]]} {where}, step {bad[0] + 1} of {len(losses)}; {end}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise FloatingPointError(f"parameter {jax.tree_util.keystr(path)} is no longer finite {where}; {end}")
+
+
+class Mean(NamedTuple):
+    """A mean over what a device holds, kept in two parts until the devices have added theirs."""
+
+    total: Array  # scalar sum
+    count: Array | int  # how many entries the sum has
+    weight: float = 0.0  # share in the loss; 0 = reported only
+
+
+def objective_of_means(loss_fn: Callable[..., tuple[dict[str, Mean], PyTree]]) -> ValueAndGrad:
+    """Turn named means over the global batch into the value_and_grad of their weighted sum.
+
+    loss_fn(params, model_state, batch, key, axis_name) -> ({name: Mean}, model_state) suits losses per pixel, where
+    devices hold different numbers of labelled ones; a mean of no entries is 0. Every Mean is reported under its name.
+    Devices and model_state as in `objective`.
+    """
+
+    def value_and_grad(params: PyTree, model_state: PyTree, batch: PyTree, key: Array, axis_name: str | None = None):
+        def part(params: PyTree) -> tuple[Array, Any]:
+            means, new_state = loss_fn(params, model_state, batch, key, axis_name)
+            counts = _total({name: jnp.asarray(mean.count, jnp.float32) for name, mean in means.items()}, axis_name)
+            parts = {name: mean.total / jnp.maximum(counts[name], 1.0) for name, mean in means.items()}
+            return sum(mean.weight * parts[name] for name, mean in means.items()), (parts, new_state)
+
+        (loss, (parts, new_state)), grads = jax.value_and_grad(part, has_aux=True)(params)
+        loss, parts, grads = _total((loss, parts, grads), axis_name)
+        return (loss, new_state, parts), grads
 
     return value_and_grad
 

@@ -177,14 +177,14 @@ def test_a_parameter_that_is_not_finite_stops_the_run_though_the_loss_was():
         grads = jax.tree.map(lambda p: p * jnp.inf, params)
         return (jnp.zeros(()), model_state, {}), grads
 
-    with pytest.raises(FloatingPointError, match=r"parameter \['w'\] is no longer finite after epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"parameter \['w'\] is no longer finite in epoch 1"):
         fit(make_step(infinite_gradient, optax.sgd(1.0)), init_state({"w": jnp.ones(3)}, optax.sgd(1.0)), DATA,
             lambda epoch: file_order(2, 2), epochs=1, key=KEY)  # fmt: skip
 
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(tmp_path):
     fit(STEP, start(), DATA, order, epochs=1, key=KEY, checkpoints=tmp_path)
-    with pytest.raises(ValueError, match="holds a run of 1 epochs; resume it"):
+    with pytest.raises(ValueError, match="holds a run that got to 1; resume it"):
         fit(STEP, start(), DATA, order, epochs=2, key=KEY, checkpoints=tmp_path)
     for key in (jax.random.key(6), jax.random.key(5, impl="unsafe_rbg")):
         with pytest.raises(ValueError, match="another random key"):

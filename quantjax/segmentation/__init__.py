@@ -1,0 +1,27 @@
+"""A segmentor, and beside it the module that estimates what it does not know: backbone, decoder and heads composed."""
+
+from quantjax.segmentation.heads import DenseHead, gmm_head, linear_head
+from quantjax.segmentation.network import (
+    Estimator,
+    EstimatorOutput,
+    Segmentor,
+    SegmentorOutput,
+    estimate,
+    init_estimator,
+    init_segmentor,
+    segment,
+)
+
+__all__ = [
+    "DenseHead",
+    "Estimator",
+    "EstimatorOutput",
+    "Segmentor",
+    "SegmentorOutput",
+    "estimate",
+    "gmm_head",
+    "init_estimator",
+    "init_segmentor",
+    "linear_head",
+    "segment",
+]

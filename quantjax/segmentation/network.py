@@ -1,0 +1,110 @@
+"""Inlier segmentor and unknown estimation module as pure functions (Nayal, Shoeb, Güney 2024, arXiv 2409.06424).
+
+    image -> backbone -> maps -> decoder -> x -> head -> F [K]           segmentor, stage 1
+                          |
+                          last map -> projector -> head -> u [2]         estimator, stage 2: (inlier, outlier)
+
+Variables are dicts: of a segmentor {"backbone", "decoder": {"params", "batch_stats"}, "head": {"params", "state"}},
+of an estimator {"projector": {"params"}, "head": {"params", "state"}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.extractors.normalization import EVALUATE, Mode
+from quantjax.segmentation.heads import DenseHead
+from quantjax.types import Array, FeatureMaps, Preprocessing, PyTree
+
+DECODER_MAPS = 4  # maps that a feature pyramid reads
+
+
+class Segmentor(NamedTuple):
+    """What a segmentor is made of; its arrays live apart."""
+
+    init_backbone: Callable[[Array, Array], PyTree]  # (key, images [B, H, W, 3]) -> variables
+    features: Callable[[PyTree, Array], FeatureMaps]  # (variables, standardised images [B, H, W, 3]) -> maps
+    decoder: Any  # extractors.fpn.FeaturePyramid
+    head: DenseHead
+    preprocessing: Preprocessing
+
+
+class Estimator(NamedTuple):
+    """What the unknown estimation module is made of."""
+
+    projector: Any  # heads.projector.Projector
+    head: DenseHead
+
+
+class SegmentorOutput(NamedTuple):
+    """One pass of a segmentor."""
+
+    features: FeatureMaps
+    logits: Array  # [B, h, w, K] F, float32
+    head: Any  # what the head's learn reads
+    batch_stats: PyTree  # of the decoder, after this batch
+
+
+class EstimatorOutput(NamedTuple):
+    """One pass of the unknown estimation module."""
+
+    logits: Array  # [B, h, w, 2] u, float32: generic inlier, outlier
+    head: Any
+
+
+def init_segmentor(segmentor: Segmentor, key: Array, images: Array, backbone: PyTree | None = None) -> PyTree:
+    """Variables of a segmentor for images [B, H, W, 3] of any content; `backbone` takes the place of random weights."""
+    keys = jax.random.split(key, 3)
+    if backbone is None:
+        backbone = segmentor.init_backbone(keys[0], images)
+    maps = decoder_maps(segmentor.features(backbone, images))
+    decoder = segmentor.decoder.init(keys[1], maps)
+    x = jax.eval_shape(lambda: segmentor.decoder.apply(decoder, maps))
+    params, state = segmentor.head.init(keys[2], x.shape[-1])
+    return {"backbone": backbone, "decoder": decoder, "head": {"params": params, "state": state}}
+
+
+def init_estimator(estimator: Estimator, key: Array, last_map: Array) -> PyTree:
+    """Variables of an estimator for the segmentor's last map [B, h, w, C]."""
+    keys = jax.random.split(key, 2)
+    projector = estimator.projector.init(keys[0], last_map)
+    x = jax.eval_shape(lambda: estimator.projector.apply(projector, last_map))
+    params, state = estimator.head.init(keys[1], x.shape[-1])
+    return {"projector": projector, "head": {"params": params, "state": state}}
+
+
+def segment(segmentor: Segmentor, variables: PyTree, images: Array, mode: Mode = EVALUATE) -> SegmentorOutput:
+    """Run a segmentor on standardised images [B, H, W, 3]; with mode.train the decoder uses the batch's statistics."""
+    features = segmentor.features(variables["backbone"], images)
+    maps, decoder = decoder_maps(features), variables["decoder"]
+    if mode.train:
+        x, changed = segmentor.decoder.apply(decoder, maps, mode, mutable=["batch_stats"])
+        batch_stats = changed["batch_stats"]
+    else:
+        x, batch_stats = segmentor.decoder.apply(decoder, maps, mode), decoder["batch_stats"]
+    head = variables["head"]
+    logits, output = segmentor.head.forward(head["params"], head["state"], x)
+    return SegmentorOutput(features, logits, output, batch_stats)
+
+
+def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps) -> EstimatorOutput:
+    """Run the unknown estimation module on the last map of a segmentor's backbone (eq. 5 to 7, 10)."""
+    x = estimator.projector.apply(variables["projector"], last_map(features))
+    return EstimatorOutput(*estimator.head.forward(variables["head"]["params"], variables["head"]["state"], x))
+
+
+def decoder_maps(features: FeatureMaps) -> list[Array]:
+    """The four maps that a decoder reads; raises ValueError when the backbone returns fewer."""
+    maps = list(features.maps.values())
+    if len(maps) < DECODER_MAPS:
+        raise ValueError(f"a backbone must return {DECODER_MAPS} maps, shallow to deep, got {list(features.maps)}")
+    return maps[-DECODER_MAPS:]
+
+
+def last_map(features: FeatureMaps) -> Array:
+    """The deepest map [B, h, w, C]."""
+    return jnp.asarray(list(features.maps.values())[-1])
