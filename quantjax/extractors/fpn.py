@@ -98,26 +98,18 @@ class MapNorm(nn.Module):
 
 
 class PlainLevels(nn.Module):
-    """Four levels from four maps of one size, and the last map's tokens joined to the third level."""
+    """Four levels of halving size from four maps of one size."""
 
-    channels: int
-    token_hidden: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Sequence[Array], mode: Mode) -> list[Array]:
-        """Maps [B, h, w, C] -> [B, 4 h, 4 w, C], [B, 2 h, 2 w, C], [B, h, w, C + channels], [B, h // 2, w // 2, C]."""
+        """Maps [B, h, w, C] -> [B, 4 h, 4 w, C], [B, 2 h, 2 w, C], [B, h, w, C], [B, h // 2, w // 2, C]."""
         width, dtype = maps[0].shape[-1], self.dtype
         finest = nn.gelu(Doubling(width, dtype, name="double1a")(maps[0]), approximate=False)
         finest = Doubling(width, dtype, name="double1b")(BatchNorm(dtype, name="norm1a")(finest, mode))
-        double = Doubling(width, dtype, name="double2")(maps[1])
         half = nn.max_pool(maps[3].astype(dtype), (2, 2), (2, 2))
-        levels = [finest, double, maps[2].astype(dtype), half]
-        levels = [MapNorm(dtype, name=f"norm{i}")(level) for i, level in enumerate(levels, 1)]
-        tokens = Linear(self.token_hidden, dtype, name="tokens1")(maps[3])
-        tokens = Linear(self.channels, dtype, name="tokens2")(nn.relu(tokens))
-        levels[2] = jnp.concatenate([levels[2], tokens], -1)
-        return levels
+        return [finest, Doubling(width, dtype, name="double2")(maps[1]), maps[2], half]
 
 
 class ScaleHead(nn.Module):
@@ -157,10 +149,13 @@ class FeaturePyramid(nn.Module):
         """Four maps [B, h_i, w_i, C_i] -> [B, h', w', channels] float32. Raises ValueError for other shapes."""
         check_choice("kind", self.kind, KINDS)
         _check_maps(maps, self.kind)
-        if self.kind == "plain":
-            levels = PlainLevels(self.channels, self.token_hidden, self.dtype, name="levels")(maps, mode)
-        else:
-            levels = [MapNorm(self.dtype, name=f"norm{i}")(x) for i, x in enumerate(maps, 1)]
+        plain = self.kind == "plain"
+        levels = PlainLevels(self.dtype, name="levels")(maps, mode) if plain else maps
+        levels = [MapNorm(self.dtype, name=f"norm{i}")(x) for i, x in enumerate(levels, 1)]
+        if plain:
+            tokens = nn.relu(Linear(self.token_hidden, self.dtype, name="tokens1")(maps[3]))
+            tokens = Linear(self.channels, self.dtype, name="tokens2")(tokens)
+            levels[2] = jnp.concatenate([levels[2], tokens], -1)
         levels = [Linear(self.channels, self.dtype, name=f"lateral{i}")(x) for i, x in enumerate(levels, 1)]
         for i in (2, 1, 0):
             levels[i] = levels[i] + resize.nearest(levels[i + 1], levels[i].shape[1:3])

@@ -1,0 +1,46 @@
+"""State dicts of the PyTorch feature pyramid as variables of ours; needs no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def to_variables(state: dict[str, np.ndarray]) -> dict:
+    """Variables of quantjax.extractors.fpn.FeaturePyramid for a state of benchmarks/peers/fpn_torch.py."""
+    variables: dict = {"params": {}, "batch_stats": {}}
+    for name, value in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        path, leaf = _place(name.split("."))
+        running = leaf in ("running_mean", "running_var")
+        node = variables["batch_stats" if running else "params"]
+        for key in path:
+            node = node.setdefault(key, {})
+        leaf, value = _leaf(leaf, value, path[-1])
+        node[leaf] = value
+    return variables
+
+
+def _place(parts: list[str]) -> tuple[list[str], str]:
+    *path, leaf = parts
+    room = path[0]
+    if room == "levels" or room.startswith("tokens"):
+        return path + ["linear"] * (room != "levels"), leaf
+    level = int(path[1]) + 1
+    if room == "heads":
+        return [f"head{level}", f"{path[3]}{path[2]}"], leaf
+    return [f"{room[:-1]}{level}"] + ["linear"] * (room == "laterals"), leaf
+
+
+def _leaf(name: str, value: np.ndarray, owner: str) -> tuple[str, np.ndarray]:
+    value = np.asarray(value)
+    if name.startswith("running_"):
+        return name.removeprefix("running_"), value
+    if name == "bias" or value.ndim == 1:
+        return ("bias" if name == "bias" else "scale"), value
+    if owner.startswith("double"):
+        return "kernel", value.transpose(0, 2, 3, 1)  # [C, F, 2, 2]
+    if value.ndim == 4:
+        value = value.transpose(2, 3, 1, 0)
+        return "kernel", value[0, 0] if owner == "linear" else value
+    return "kernel", value.T
