@@ -1,0 +1,168 @@
+"""Street scenes with one label per pixel: the row, and the source that reads image and label files in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, SupportsIndex, TypedDict
+
+import numpy as np
+
+from quantjax.data.images import read_image
+
+IGNORED = 255  # pixels that no loss and no metric counts
+UNKNOWN = -1  # in a table: a value the publisher does not use
+
+
+class SceneRow(TypedDict):
+    """One scene: of an inlier set labels are 0..K-1, of an evaluation set 0 inlier and 1 anomaly; 255 is ignored."""
+
+    image: np.ndarray  # [H, W, 3] uint8
+    label: np.ndarray  # [H, W] uint8
+    name: str
+
+
+class Scenes(Protocol):
+    """What `open_scenes` returns and what training and evaluation take."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K inlier classes; empty for an evaluation set."""
+        ...
+
+    def __len__(self) -> int:
+        """N, the number of scenes."""
+        ...
+
+    def __getitem__(self, index: SupportsIndex, /) -> SceneRow:
+        """Scene `index`, decoded."""
+        ...
+
+
+class Pair(NamedTuple):
+    """The two files of one scene."""
+
+    image: Path
+    label: Path
+    name: str
+
+
+def table(values: Mapping[int, int]) -> np.ndarray:
+    """Lookup [256] int16 from the values in label files to labels; all other values are UNKNOWN."""
+    lookup = np.full(256, UNKNOWN, np.int16)
+    lookup[list(values)] = list(values.values())
+    return lookup
+
+
+class ScenePairs:
+    """Scenes in pairs of files, decoded when asked for, as SceneRow.
+
+    lookup [256] maps file values to labels (see `table`). With `height` every scene is resized to that many rows, its
+    width in proportion.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], lookup: np.ndarray, class_names: Sequence[str] = (), height: int | None = None
+    ):
+        if height is not None and height < 1:
+            raise ValueError(f"height must be at least 1, got {height}; leave it out to keep the size of the files")
+        self.pairs = list(pairs)
+        self.lookup = lookup
+        self.class_names = tuple(class_names)
+        self.height = height
+
+    def __len__(self) -> int:
+        """N, the number of scenes."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: SupportsIndex) -> SceneRow:
+        """Decode scene `index`.
+
+        Raises:
+            ValueError: a file cannot be decoded, the label has another size than the image, or it holds a value that
+                the data set does not use.
+        """
+        image_file, label_file, name = self.pairs[index]
+        image, values = read_image(image_file), read_values(label_file)
+        if values.shape != image.shape[:2]:
+            raise ValueError(
+                f"{label_file} must have the size of its image, {_size(image)}, got {_size(values)}; "
+                f"replace it with the label that belongs to {image_file.name}"
+            )
+        label = self.lookup[values]
+        if label.min() < 0:
+            self._refuse(label_file, values)
+        row: SceneRow = {"image": image, "label": label.astype(np.uint8), "name": name}
+        return row if self.height is None else resized(row, self.height)
+
+    def _refuse(self, file: Path, values: np.ndarray) -> None:
+        unknown = np.unique(values[self.lookup[values] < 0]).tolist()
+        known = np.flatnonzero(self.lookup >= 0).tolist()
+        raise ValueError(
+            f"{file} must hold only the label values {_ranges(known)}, got also {_ranges(unknown)}; check that it is "
+            "the label file of this data set and not a colour or instance map"
+        )
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Decode a label file to uint8 [H, W]: palette indices as they are, the first channel of a colour image.
+
+    Raises:
+        ValueError: the file is no image, is cut short, or holds values over 255.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            values = np.asarray(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be decoded ({error}); replace it with an intact copy") from error
+    values = values if values.ndim == 2 else values[..., 0]
+    if values.dtype != np.uint8:
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(f"{path} must hold labels in 0..255, got {values.min()}..{values.max()}")
+        values = values.astype(np.uint8)
+    return values
+
+
+def resized(row: SceneRow, height: int) -> SceneRow:
+    """The scene at another height, its width in proportion: the image bilinear (antialiased), the label nearest."""
+    old_height, old_width = row["label"].shape
+    if old_height == height:
+        return row
+    width = max(round(old_width * height / old_height), 1)
+    image, label = resize_box(row["image"], row["label"], (0.0, 0.0, old_height, old_width), (height, width))
+    return {"image": image, "label": label, "name": row["name"]}
+
+
+def resize_box(
+    image: np.ndarray, label: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize the part (top, left, bottom, right) of image [H, W, 3] and label [H, W] to size (h, w), in one go.
+
+    Corners may lie between pixels. The image is resized bilinearly (antialiased), the label takes the nearest pixel, so
+    no value appears that was not there.
+    """
+    from PIL import Image
+
+    top, left, bottom, right = box
+    corners, wanted = (left, top, right, bottom), (size[1], size[0])
+    return (
+        np.asarray(Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR, corners)),
+        np.asarray(Image.fromarray(label).resize(wanted, Image.Resampling.NEAREST, corners)),
+    )
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]} x {array.shape[1]}"
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """`0..11, 255` for sorted whole numbers."""
+    parts: list[list[int]] = []
+    for value in values:
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in parts)
