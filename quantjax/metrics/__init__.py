@@ -1,0 +1,37 @@
+"""How well a score tells inliers from outliers: image-level rates, pooled pixels, components, and mIoU."""
+
+from quantjax.metrics import components, pixels
+from quantjax.metrics.components import ComponentCounts
+from quantjax.metrics.pixels import PixelCounts, pixel_metrics
+from quantjax.metrics.rates import (
+    Calibration,
+    Roc,
+    accuracy,
+    auroc,
+    average_precision,
+    calibrate,
+    fpr_at_tpr,
+    roc_curve,
+    threshold_at_tpr,
+)
+from quantjax.metrics.segmentation import confusion_matrix, intersection_over_union, mean_iou
+
+__all__ = [
+    "Calibration",
+    "ComponentCounts",
+    "PixelCounts",
+    "Roc",
+    "accuracy",
+    "auroc",
+    "average_precision",
+    "calibrate",
+    "components",
+    "confusion_matrix",
+    "fpr_at_tpr",
+    "intersection_over_union",
+    "mean_iou",
+    "pixel_metrics",
+    "pixels",
+    "roc_curve",
+    "threshold_at_tpr",
+]
