@@ -19,6 +19,7 @@ from quantjax.data.driving import images_in
 from quantjax.data.images import read_image
 
 MINIMUM_SIDE = 480
+MINIMUM_AREA = 32  # pixels of all objects together; thinner outlines may hold no pixel's centre
 PARTS = {"train": "train2017", "test": "val2017"}
 
 
@@ -99,7 +100,8 @@ def select(content: dict[str, Any], folder: Path, exclude: Sequence[str]) -> lis
         of_image = instances[image["id"]]
         shown = tuple(sorted({names[annotation["category_id"]] for annotation in of_image}))
         size = image["height"], image["width"]
-        if of_image and min(size) >= MINIMUM_SIDE and not set(shown) & set(exclude):
+        area = sum(annotation["area"] for annotation in of_image)
+        if area >= MINIMUM_AREA and min(size) >= MINIMUM_SIDE and not set(shown) & set(exclude):
             outlines = tuple(annotation["segmentation"] for annotation in of_image)
             chosen.append(Photograph(folder / image["file_name"], size, outlines, shown))
     return chosen
@@ -118,14 +120,23 @@ def rasterised(outline: Any, size: tuple[int, int]) -> np.ndarray:
         if inside.size != size[0] * size[1]:
             raise ValueError(f"run lengths must cover {size[0]} x {size[1]} pixels, got {inside.size}")
         return inside.reshape(size[::-1]).T
-    from PIL import Image, ImageDraw
-
-    canvas = Image.new("L", size[::-1])
+    inside = np.zeros(size, bool)
     for polygon in outline:
-        corners = np.asarray(polygon, np.float64) - 0.5
-        if len(corners) >= 6:
-            ImageDraw.Draw(canvas).polygon(corners.tolist(), fill=1)
-    return np.asarray(canvas) > 0
+        inside |= filled(np.asarray(polygon, np.float64).reshape(-1, 2), size)
+    return inside
+
+
+def filled(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels [H, W] whose centre lies inside the polygon of `corners` [N, 2] (x, y), by the even-odd rule."""
+    height, width = size
+    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
+    centres = np.arange(height) + 0.5
+    edge, row = np.nonzero((y[:, None] <= centres) != (next_y[:, None] <= centres))
+    slope = (next_x - x)[edge] / (next_y - y)[edge]
+    crossing = x[edge] + (centres[row] - y[edge]) * slope
+    crossings = np.zeros((height, width + 1), np.int64)
+    np.add.at(crossings, (row, np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)), 1)
+    return np.cumsum(crossings[:, :width], axis=1) % 2 == 1
 
 
 def decompressed(text: str) -> list[int]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from quantjax.checks import check_shape
 from quantjax.types import Array
 
+Planes = tuple[Array, Array, Array]  # red, green, blue, each [B, H, W]
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -78,53 +79,51 @@ def adjust(images: Array, draws: Draws) -> Array:
     The expensive one, hue, is computed once: three rounds of the others come before it and three after, in which those
     that belong on the other side of it have factor 1, which changes nothing.
     """
+    planes: Planes = (images[..., 0], images[..., 1], images[..., 2])
     hue_at = jnp.argmax(draws.order == HUE, axis=1)
-    before = images
     for k in range(3):
-        before = _blend(before, *_turn(draws, k, k < hue_at))
-    after = jnp.clip(turn_hue(before, draws.hue), 0, 1)
+        planes = _blend(planes, *_round(draws, k, k < hue_at))
+    planes = turn_hue(planes, draws.hue)
+    planes = jax.lax.optimization_barrier(planes)  # else XLA's CPU compiler computes it again for each mean below
     for k in range(1, 4):
-        after = _blend(after, *_turn(draws, k, k > hue_at))
-    return after
+        planes = _blend(planes, *_round(draws, k, k > hue_at))
+    return jnp.stack(planes, axis=-1)
 
 
-def _turn(draws: Draws, k: int, active: Array) -> tuple[Array, Array]:
+def _round(draws: Draws, k: int, active: Array) -> tuple[Array, Array]:
     """Kind and factor [B] of the k-th adjustment of each image; factor 1 where it is not `active`."""
     kind = draws.order[:, k]
     factor = jnp.take_along_axis(draws.factors, jnp.minimum(kind, SATURATION)[:, None], axis=1)[:, 0]
     return kind, jnp.where(active, factor, 1.0)
 
 
-def _blend(images: Array, kind: Array, factor: Array) -> Array:
+def _blend(planes: Planes, kind: Array, factor: Array) -> Planes:
     """factor * image + (1 - factor) * towards: black (brightness), the mean grey (contrast) or the grey image."""
-    red, green, blue = (images[..., c] * GREY[c] for c in range(3))
-    grey = red + green + blue
-    mean = grey.mean((1, 2), keepdims=True)
-    wide = kind[:, None, None]
-    towards = jnp.where(wide == CONTRAST, mean, jnp.where(wide == SATURATION, grey, 0.0))[..., None]
-    weight = factor[:, None, None, None]
-    return jnp.clip(weight * images + (1 - weight) * towards, 0, 1)
+    grey = sum(weight * plane for weight, plane in zip(GREY, planes, strict=True))
+    mean = jnp.mean(grey, axis=(1, 2), keepdims=True)
+    kind, factor = kind[:, None, None], factor[:, None, None]
+    towards = jnp.where(kind == CONTRAST, mean, jnp.where(kind == SATURATION, grey, 0.0))
+    red, green, blue = (jnp.clip(factor * plane + (1 - factor) * towards, 0, 1) for plane in planes)
+    return red, green, blue
 
 
-def turn_hue(images: Array, turns: Array) -> Array:
-    """Turn the hue of images [B, H, W, 3] in [0, 1] by `turns` [B] of the HSV colour circle; value and saturation stay.
+def turn_hue(planes: Planes, turns: Array) -> Planes:
+    """Turn the hue of red, green, blue [B, H, W] in [0, 1] by `turns` [B] of the HSV circle; value, saturation stay.
 
     With V = max, C = max - min and the hue h in sixths, a channel is V - C * clip(min(k, 4 - k), 0, 1) where
     k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.
     """
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+    red, green, blue = planes
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     safe = jnp.where(chroma > 0, chroma, 1.0)
-    hue = jnp.where(
-        value == red,
-        (green - blue) / safe,
-        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = hue + 6 * turns[:, None, None]
+    ahead = jnp.where(value == red, green - blue, jnp.where(value == green, blue - red, red - green))
+    sector = jnp.where(value == red, 0.0, jnp.where(value == green, 2.0, 4.0))
+    hue = sector + ahead / safe + 6 * turns[:, None, None]
 
     def channel(n: int) -> Array:
-        k = jnp.mod(n + hue, 6)
+        k = n + hue
+        k = k - 6 * jnp.floor(k / 6)  # jnp.mod costs ten times as much on a CPU
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    return jnp.stack([channel(5), channel(3), channel(1)], axis=-1)
+    return channel(5), channel(3), channel(1)

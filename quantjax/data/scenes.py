@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data import driving
@@ -115,4 +115,5 @@ def find_folder(name: str, data_dir: Path, folders: tuple[str, ...], markers: tu
 def _open_bundled(split: str, height: int | None) -> Scenes:
     from quantjax.data import streets
 
-    return streets.Streets(split) if height is None else streets.Streets(split, (height, 2 * height))
+    source = streets.Streets(split) if height is None else streets.Streets(split, (height, 2 * height))
+    return cast(Scenes, source)
