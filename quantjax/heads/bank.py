@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.heads.density import unit
 from quantjax.types import Array
 
 
@@ -20,7 +21,7 @@ class Selection(NamedTuple):
     """Rows chosen for the bank, equal on all devices; G = K M components."""
 
     rows: Array  # [G, limit, D]
-    count: Array  # [G] int32, how many of them are to be written
+    taken: Array  # [G] int32, how many of them are to be written
 
 
 def select(rows: Array, groups: Array, num_groups: int, limit: int, axis_name: str | None = None) -> Selection:
@@ -49,10 +50,10 @@ def write(bank: Array, pointer: Array, selection: Selection) -> tuple[Array, Arr
     groups, slots, dimension = bank.shape
     step = jnp.arange(selection.rows.shape[1], dtype=jnp.int32)[None, :]
     slot = jnp.arange(groups, dtype=jnp.int32)[:, None] * slots + (pointer[:, None] + step) % slots
-    slot = jnp.where(step < selection.count[:, None], slot, groups * slots)  # outside: dropped
+    slot = jnp.where(step < selection.taken[:, None], slot, groups * slots)  # outside: dropped
     flat = bank.reshape(groups * slots, dimension)
     flat = flat.at[slot.reshape(-1)].set(selection.rows.reshape(-1, dimension), mode="drop")
-    return flat.reshape(bank.shape), (pointer + selection.count) % slots
+    return flat.reshape(bank.shape), (pointer + selection.taken) % slots
 
 
 def moments(bank: Array) -> tuple[Array, Array]:
@@ -63,11 +64,6 @@ def moments(bank: Array) -> tuple[Array, Array]:
     mean, squares = jnp.mean(bank, axis=1), jnp.mean(bank * bank, axis=1)
     direction = unit(mean)
     return direction, jnp.maximum(squares - 2.0 * direction * mean + direction * direction, 0.0)
-
-
-def unit(x: Array) -> Array:
-    """Return x / ||x|| over the last axis; a zero vector stays zero, with a finite gradient."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
 def _over_devices(own: Array, axis_name: str | None) -> tuple[Array, Array]:

@@ -21,13 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.checks import check_choice, check_interval, check_shape
-from quantjax.gaussian import diagonal_log_density
-from quantjax.heads.bank import moments, select, unit, write
+from quantjax.heads.bank import moments, select, write
+from quantjax.heads.density import layer_norm, normed_log_density, unit
 from quantjax.heads.sinkhorn import assign
 from quantjax.types import Array, PyTree
 
 IGNORE = 255
-EPSILON = 1e-5  # of both layer norms
 
 
 class GmmSettings(NamedTuple):
@@ -56,7 +55,7 @@ class GmmState(NamedTuple):
     bank: Array  # [K * M, memory, D] unit vectors
     pointer: Array  # [K * M] int32, the next slot
     written: Array  # [K * M] int32, rows ever written
-    count: Array  # [] int32, steps
+    count: Array  # type: ignore[assignment]  # [] int32, steps
 
 
 class GmmOutput(NamedTuple):
@@ -64,7 +63,7 @@ class GmmOutput(NamedTuple):
 
     logits: Array  # [B, h, w, K]
     log_density: Array  # [B, h, w, K, M] nats
-    embedding: Array  # [B, h, w, D] of unit length
+    embedding: Array  # [B, h, w, D] of unit length; for the bank, so it carries no gradient
 
 
 def init(key: Array, settings: GmmSettings) -> tuple[PyTree, GmmState]:
@@ -95,13 +94,15 @@ def forward(settings: GmmSettings, params: PyTree, state: GmmState, features: Ar
     classes, parts, dimension = settings.num_classes, settings.components, settings.dimension
     check_shape("features", features, f"[B, h, w, {dimension}]")
     check_shape("state.mean", state.mean, f"[{classes}, {parts}, {dimension}]")
-    embedding = unit(_layer_norm(features.astype(jnp.float32), params["feature_norm"]))
+    features = features.astype(jnp.float32)
     mean, deviation = (jax.lax.stop_gradient(a).reshape(-1, dimension) for a in (state.mean, state.deviation))
-    flat = diagonal_log_density(embedding.reshape(-1, dimension), unit(mean), deviation * deviation)
+    scale, bias = params["feature_norm"]["scale"], params["feature_norm"]["bias"]
+    flat = normed_log_density(features.reshape(-1, dimension), scale, bias, unit(mean), deviation * deviation)
     log_density = flat.reshape(*features.shape[:3], classes, parts)
     logits = class_log_density(log_density, settings.combine)
     if settings.normalisation == "layer":
-        logits = _layer_norm(logits, params["class_norm"])
+        logits = layer_norm(logits, **params["class_norm"])
+    embedding = unit(layer_norm(*jax.lax.stop_gradient((features, scale, bias))))
     return GmmOutput(logits, log_density, embedding)
 
 
@@ -148,7 +149,7 @@ def update(
     pixels = jax.ops.segment_sum(taking_part.astype(jnp.int32), bucket, classes)
     present = (pixels if axis_name is None else jax.lax.psum(pixels, axis_name)) > 0
     mean, deviation = _follow(settings, state, bank, present)
-    new = GmmState(mean, deviation, bank, pointer, state.written + chosen.count, state.count + 1)
+    new = GmmState(mean, deviation, bank, pointer, state.written + chosen.taken, state.count + 1)
     return new, jnp.where(taking_part, group, IGNORE).reshape(labels.shape)
 
 
@@ -188,14 +189,6 @@ def _follow(settings: GmmSettings, state: GmmState, bank: Array, present: Array)
 
 def _identity(width: int) -> dict[str, Array]:
     return {"scale": jnp.ones(width, jnp.float32), "bias": jnp.zeros(width, jnp.float32)}
-
-
-def _layer_norm(x: Array, params: dict[str, Array]) -> Array:
-    """(x - mean) / sqrt(variance + 1e-5) * scale + bias over the last axis."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + EPSILON)
-    ones = (1,) * (x.ndim - 1)
-    return normed * params["scale"].reshape(*ones, -1) + params["bias"].reshape(*ones, -1)
 
 
 def _check_settings(settings: GmmSettings) -> None:
