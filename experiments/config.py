@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tyro
+
+Config = TypeVar("Config")
 
 BackboneName = Literal["wrn40_2", "wrn16_2", "wrn10_1", "resnet18", "resnet20", "resnet32", "resnet44", "resnet56"]
 ScoreName = Literal[
@@ -196,12 +199,24 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
 
 
-def fill(config: QuantOD, **defaults: Any) -> QuantOD:
+def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError unless `given` names at least one of `known`, each once."""
+    if not given:
+        raise ValueError(f"{flag} must name at least one of {', '.join(known)}; got none")
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{flag} must be of {', '.join(known)}; got {name!r}")
+        if list(given).count(name) > 1:
+            raise ValueError(f"{flag} must name each once, {name} stands there twice")
+
+
+def fill(config: Config, **defaults: Any) -> Config:
     """`config` with its None fields replaced."""
-    return dataclasses.replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
+    missing = {k: v for k, v in defaults.items() if getattr(config, k) is None}
+    return dataclasses.replace(config, **missing)  # type: ignore[type-var]
 
 
-def describe(config: Settings) -> dict[str, Any]:
+def describe(config: Any) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from experiments.config import HELD_OUT, INLIER, QuantOD, Settings, describe, identity, parse, resolve, run_name
@@ -23,15 +24,18 @@ from experiments.config import HELD_OUT, INLIER, QuantOD, Settings, describe, id
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)
+    return report_errors(lambda: run(config), "--batch-size or --score-batch-size")
+
+
+def report_errors(run: Callable[[], int], sizes: str) -> int:
+    """run() with what went wrong as one line and an exit status; `sizes` are the flags to lower when memory is full."""
     try:
-        return run(config)
+        return run()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:  # what JAX raises when a device is missing or its memory is full
-        remedy = (
-            "lower --batch-size or --score-batch-size if memory ran out, check JAX_PLATFORMS if a device is missing"
-        )
+        remedy = f"lower {sizes} if memory ran out, check JAX_PLATFORMS if a device is missing"
         print(f"error: {str(error).splitlines()[0] if str(error) else type(error).__name__}; {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

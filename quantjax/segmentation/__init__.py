@@ -9,6 +9,7 @@ from quantjax.segmentation.network import (
     estimate,
     init_estimator,
     init_segmentor,
+    last_map,
     segment,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "gmm_head",
     "init_estimator",
     "init_segmentor",
+    "last_map",
     "linear_head",
     "segment",
 ]

@@ -1,0 +1,149 @@
+"""Score maps over sliding windows, and what they are worth: pixel and component metrics, mIoU."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.features import Progress
+from experiments.segmentation.config import Settings
+from experiments.segmentation.objectives import scales
+from quantjax import metrics, resize, scores, segmentation
+from quantjax.extractors import standardise
+from quantjax.inference import sliding
+from quantjax.segmentation import Estimator, Segmentor
+from quantjax.types import Array, PyTree
+
+EXACT_PIXELS = 60_000_000  # above that, pixels are streamed: sorting takes several bytes a pixel
+PREDICTION = "prediction"
+OBSTACLES = ("smiyc_ot", "fs_laf")  # sets of small objects, whose components count from fewer pixels on
+TRACK_PIXELS = 1280 * 720  # the scenes for which the benchmark chose its sizes; on smaller ones they shrink alike
+SHOWN = 6  # scenes of each set in the report
+
+Scorer = Callable[..., dict[str, np.ndarray]]
+
+
+class Evaluated(NamedTuple):
+    """What the networks do on one evaluation set."""
+
+    rows: list[dict[str, Any]]  # one per method, rates in percent
+    scenes: list[dict[str, np.ndarray]]  # image, label and score maps of a few scenes
+
+
+def make_scorer(config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree) -> Scorer:
+    """run((segmentor variables, estimator variables), image uint8 [H, W, 3]) -> {method: [H, W] float32, prediction}.
+
+    Logits of both heads are averaged over windows first, then every score is made of the averages.
+    """
+    inlier_scale, unknown_scale = scales(config, segmentor)
+
+    def windows(weights: tuple[PyTree, PyTree], images: Array) -> tuple[Array, Array]:
+        inlier = segmentation.segment(network, weights[0], standardise(images, network.preprocessing))
+        u = segmentation.estimate(estimator, weights[1], inlier.features).logits
+        return resize.bilinear(inlier.logits, images.shape[1:3]), resize.bilinear(u, images.shape[1:3])
+
+    def finish(maps: tuple[Array, Array]) -> dict[str, Array]:
+        logits, u = maps
+        known: dict[str, Callable[[], Array]] = {
+            "id": lambda: scores.inlier(logits, inlier_scale),
+            "ood": lambda: scores.unknown(u, unknown_scale),
+            "lr": lambda: scores.likelihood_ratio(u, logits, inlier_scale, unknown_scale),
+            "msp": lambda: scores.msp(logits),
+            "max_logit": lambda: scores.max_logit(logits),
+            "entropy": lambda: scores.entropy(logits),
+            "energy": lambda: scores.energy(logits),
+            "rba": lambda: scores.rba(logits),
+        }
+        chosen = {name: known[name]() for name in config.methods}
+        return chosen | {PREDICTION: jnp.argmax(logits, axis=-1).astype(jnp.uint8)}
+
+    return sliding(
+        windows, finish, window=config.window, stride=config.stride, batch_size=config.window_batch, shared=1
+    )
+
+
+def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: Progress) -> float:
+    """mIoU in percent of the averaged logits' predictions on inlier scenes, one confusion matrix over all."""
+    confusion = np.zeros((classes, classes), np.int64)
+    with progress("segment inlier scenes") as report:
+        for i in range(len(scenes)):
+            row = scenes[i]
+            confusion += metrics.confusion_matrix(score(row["image"])[PREDICTION], row["label"], classes)
+            report(i + 1, len(scenes))
+    return 100.0 * metrics.mean_iou(confusion)
+
+
+def evaluate(
+    config: Settings, name: str, score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, progress: Progress
+) -> Evaluated:
+    """Score every scene of a set with every method, pool the pixels, then count components at the best threshold.
+
+    Score maps wait on disk, beside the run's other files, for the threshold that only all of them decide.
+    Raises ValueError when a label does not fit its image or the set shows no anomaly.
+    """
+    names = config.methods
+    shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
+    pictures, labels, seconds = [], [], 0.0
+    score(scenes[0]["image"])  # compiles what depends on the image size
+    with tempfile.TemporaryDirectory(dir=config.workdir) as spill, progress(f"score {name}") as report:
+        for i in range(len(scenes)):
+            row = scenes[i]
+            begun = time.perf_counter()
+            maps = score(row["image"])
+            seconds += time.perf_counter() - begun
+            for method in names:
+                np.save(Path(spill) / f"{method}-{i}.npy", maps[method])
+            labels.append(row["label"])
+            if i in shown:
+                pictures.append({"image": row["image"], "label": row["label"], **{m: maps[m] for m in names}})
+            report(i + 1, len(scenes))
+        rows = [_row(config, name, method, labels, Path(spill)) for method in names]
+    speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}
+    return Evaluated([row | speed for row in rows], pictures)
+
+
+def _row(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:
+    def maps() -> Iterator[np.ndarray]:
+        return (np.load(spill / f"{method}-{i}.npy") for i in range(len(labels)))
+
+    total = sum(label.size for label in labels)
+    exact = total <= EXACT_PIXELS if config.exact is None else config.exact
+    if exact:
+        found = metrics.pixel_metrics(
+            np.concatenate([m.ravel() for m in maps()]), np.concatenate([label.ravel() for label in labels])
+        )
+    else:
+        counts = metrics.pixels.empty()
+        for values, label in zip(maps(), labels, strict=True):
+            counts = metrics.pixels.add(counts, values, label)
+        found = metrics.pixels.result(counts)
+    components = metrics.components.empty()
+    for values, label in zip(maps(), labels, strict=True):
+        minimum = minimum_sizes(name, label.size)
+        components = metrics.components.add(components, values, label, found["best_f1_threshold"], minimum)
+    by_component = metrics.components.result(components)
+    rates = {key: 100.0 * found[key] for key in ("ap", "fpr95", "auroc")}
+    return {
+        "variant": config.variant,
+        "method": method,
+        "dataset": name,
+        **rates,
+        "component_f1": 100.0 * by_component["f1"],
+        "siou": 100.0 * by_component["siou"],
+        "ppv": 100.0 * by_component["ppv"],
+        "threshold": found["best_f1_threshold"],
+        "pixels": "exact" if exact else "streamed",
+    }
+
+
+def minimum_sizes(name: str, pixels: int) -> metrics.components.MinimumSizes:
+    """The benchmark's smallest components, in proportion on scenes smaller than the benchmark's."""
+    known = metrics.components.OBSTACLE_TRACK if name in OBSTACLES else metrics.components.ANOMALY_TRACK
+    share = min(1.0, pixels / TRACK_PIXELS)
+    return metrics.components.MinimumSizes(*(max(round(share * size), 1) for size in known))

@@ -1,0 +1,103 @@
+"""Segmentor and estimator on disk: their arrays, and what they are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.segmentation.config import Settings
+from quantjax.convert.files import flatten, read_metadata, read_safetensors, write_safetensors
+from quantjax.heads.gmm import GmmState
+from quantjax.types import PyTree
+
+SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
+ABOUT = "about"  # key of the files' metadata
+# settings that a stored segmentor must share with the run that takes it over
+SHARED = ("inlier", "backbone", "channels", "components", "preset")
+
+
+def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
+    """(variables of the backbone or None, attributes that its file decides); raises as convert.read_backbone."""
+    if config.backbone_weights is None:
+        return None, {}
+    from quantjax.convert.transformers import read_backbone
+
+    return read_backbone(config.backbone_weights, config.backbone)
+
+
+def without_memory(head: PyTree) -> PyTree:
+    """A head whose mixture is done learning: means and deviations stay, the memory bank, most of the bytes, goes."""
+    state = head["state"]
+    if not isinstance(state, GmmState):
+        return head
+    return head | {"state": state._replace(bank=np.zeros((len(state.pointer), 0, state.mean.shape[-1]), np.float32))}
+
+
+def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
+    """What a stored segmentor is of."""
+    shared = {name: getattr(config, name) for name in SHARED}
+    return {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+
+
+def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
+    """Write variables, which appear whole or not at all."""
+    write_safetensors(file, _as_dicts(variables), {ABOUT: json.dumps(about)})
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """What a stored network is of; raises ValueError when the file was not written by `save`."""
+    stored = read_metadata(file).get(ABOUT)
+    if stored is None:
+        raise ValueError(f"{file} says not what it is of: give the segmentor.safetensors of a finished run")
+    return dict(json.loads(stored))
+
+
+def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> PyTree:
+    """Read what `save` wrote into the structure of `template`, variables of the network that is meant.
+
+    Raises ValueError when the file is damaged, of other settings than `about`, or its arrays do not fit.
+    """
+    stored = read_about(file)
+    for key, wanted in (about or {}).items():
+        if stored.get(key) != wanted:
+            raise ValueError(
+                f"{file} is of another segmentor: {key} is {stored.get(key)!r} there, this run has {wanted!r}; "
+                "give the file of a run with the same settings, or leave out --segmentor to train one"
+            )
+    arrays, wanted_arrays = flatten(read_safetensors(file)), flatten(_as_dicts(template))
+    differ = [n for n in {**wanted_arrays, **arrays} if _shape(wanted_arrays.get(n)) != _shape(arrays.get(n))]
+    if differ:
+        name = differ[0]
+        raise ValueError(
+            f"{file} does not fit the network: {len(differ)} arrays differ, the first is {name}, wanted "
+            f"{_shape(wanted_arrays.get(name))}, stored {_shape(arrays.get(name))}"
+        )
+    leaves = [arrays[name] for name in _names(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), [jnp.asarray(leaf) for leaf in leaves])
+
+
+def _names(tree: PyTree) -> list[str]:
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def _as_dicts(tree: PyTree) -> dict[str, Any]:
+    """The same arrays in nested plain dicts."""
+    leaves = jax.tree.leaves(tree)
+    nested: dict[str, Any] = {}
+    for name, leaf in zip(_names(tree), leaves, strict=True):
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return nested
+
+
+def _shape(array: Any) -> Any:
+    return None if array is None else list(np.shape(array))
