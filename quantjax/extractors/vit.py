@@ -39,8 +39,7 @@ class Attention(nn.Module):
         """[B, N, C] -> [B, N, C]."""
         batch, tokens, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=truncated_normal, name="qkv")(x)
-        split = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        y = attend(split[:, :, 0], split[:, :, 1], split[:, :, 2]).reshape(x.shape)
+        y = attend(qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)).reshape(x.shape)
         return nn.Dense(width, dtype=self.dtype, kernel_init=truncated_normal, name="out")(y)
 
 
