@@ -1,0 +1,84 @@
+"""Training on batches that arrive one by one, for data too large, or too varied, to stay on the device.
+
+Batches are a function of the step, so a run resumed from a checkpoint sees those it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from quantjax import parallel
+from quantjax.checks import check_interval
+from quantjax.train import checkpoint
+from quantjax.train.loop import Report
+from quantjax.train.step import Step, TrainState, check_finite
+from quantjax.types import Array, PyTree
+
+Batches = Callable[[int], Iterator[PyTree]]  # first step (0, 1, ...) -> this process's batches from there on
+
+
+def fit_stream(
+    step: Step,
+    state: TrainState,
+    batches: Batches,
+    *,
+    steps: int,
+    key: Array,
+    frozen: PyTree = (),
+    report: Report | None = None,
+    report_every: int = 50,
+    checkpoints: str | Path | None = None,
+    checkpoint_every: int = 500,
+    keep: int = 2,
+    resume: bool = False,
+    devices: Sequence[Any] | None = None,
+) -> TrainState:
+    """Take `steps` optimiser steps on `devices` (default: all local ones) and return the last state.
+
+    batches(first) yields pytrees of host arrays [B, ...], which the number of devices must divide; step(state, (frozen,
+    batch), key, axis_name) receives a device's share and the same `frozen` arrays every time, weights that do not
+    train, say. The next batch is fetched and sent while the devices still compute. Every `report_every` steps, and at
+    the end: report(steps taken, means over the steps since the last report). Every `checkpoint_every` steps and at the
+    end a checkpoint, named by the steps taken, goes to the folder `checkpoints`; with resume=True its newest one is
+    where the run goes on, with the numbers that an uninterrupted run gives.
+
+    Raises FloatingPointError when a loss or a parameter is no longer finite, nothing of which is saved; ValueError as
+    `checkpoint.starting_point`, and when the batches end too early.
+    """
+    check_interval("report_every", report_every, 1, float("inf"))
+    check_interval("checkpoint_every", checkpoint_every, 1, float("inf"))
+    state, first = checkpoint.starting_point(state, key, checkpoints, resume)
+    if first >= steps:
+        return state
+
+    def one(state: TrainState, frozen: PyTree, batch: PyTree, key: Array, axis_name: str | None = None):
+        return step(state, (frozen, batch), key, axis_name)
+
+    call = parallel.data_parallel(one, (None, None, 0, None), None, donate_argnums=(0,), devices=devices)
+    state = parallel.replicate(state, devices, copy=True)
+    frozen, key_there = parallel.replicate(frozen, devices), parallel.replicate(key, devices)
+    infos: list[dict[str, Array]] = []
+    saved = first
+    feed = batches(first)
+    for done, batch in zip(range(first + 1, steps + 1), feed, strict=False):
+        state, info = call(state, frozen, batch, key_there)
+        infos.append(info)
+        at_checkpoint = checkpoints is not None and (done % checkpoint_every == 0 or done == steps)
+        if at_checkpoint or done % report_every == 0 or done == steps:
+            values = jax.tree.map(lambda *leaves: np.asarray([np.asarray(leaf) for leaf in leaves]), *infos)
+            safe = f"{saved} steps are safe in {checkpoints}" if checkpoints is not None and saved else ""
+            check_finite(state, values["loss"], f"in steps {done - len(infos) + 1} to {done}", safe)
+            if report is not None:
+                report(done, {name: float(np.mean(value)) for name, value in values.items()})
+            infos = []
+        if at_checkpoint:
+            checkpoint.save(checkpoints, state, done, key, keep=keep)  # type: ignore[arg-type]
+            saved = done
+    if int(state.step) < steps:
+        raise ValueError(f"batches ended after {int(state.step)} of {steps} steps; they must go on for ever")
+    return state
