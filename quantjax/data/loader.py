@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -60,21 +60,34 @@ def training_batches(
         check_some_fit(scenes, objects)
 
     index, count = process
+    if not 0 <= index < count:
+        raise ValueError(f"process must be (index, count) with 0 <= index < count, got {process}")
 
     def batches(first_step: int = 0) -> Iterator[Batch]:
         import grain
 
         data = grain.MapDataset.source(rows).slice(slice(first_step * batch_size * count, None)).batch(batch_size)
-        cores = os.cpu_count() or 1
-        threads = grain.ReadOptions(num_threads=cores + 1, prefetch_buffer_size=2 * cores)
-        if not workers:
-            return iter(data[index::count].to_iter_dataset(threads))
-        _allow_unparsed_flags()
-        alone = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(data[index::count].to_iter_dataset(alone).mp_prefetch(options))
+        return _prefetched(data[index::count], workers)
 
     return batches
+
+
+def _prefetched(data: Any, workers: int) -> Iterator[Batch]:
+    """Elements of a grain.MapDataset in order, prepared ahead; threads and processes end with the iterator."""
+    import grain
+
+    cores = os.cpu_count() or 1
+    if workers:
+        _allow_unparsed_flags()
+        alone = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+        ahead = iter(alone.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)))
+    else:
+        ahead = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=cores + 1, prefetch_buffer_size=2 * cores)))
+    try:
+        yield from ahead
+    finally:
+        if hasattr(ahead, "close"):  # Grain 0.2.12 leaves it to the garbage collector
+            ahead.close()
 
 
 def _allow_unparsed_flags() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data.coco import coco_objects
@@ -74,6 +74,6 @@ def open_objects(name: str, data_dir: str | Path | None, split: str, exclude: It
 
 
 def _open_bundled(split: str) -> Objects:
-    from quantjax.data import streets_objects
+    from quantjax.data import street_objects
 
-    return streets_objects.open_bundled(split)
+    return cast(Objects, street_objects.StreetObjects(split))
