@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
+from operator import index as as_index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
 from quantjax.checks import check_choice
+from quantjax.data.cutouts import ObjectRow
 from quantjax.data.street_textures import SCENE_TEXTURES, field
 
-LONGEST = (16, 60)  # pixels
+LONGEST = (18, 60)  # pixels, before the last crop
 
 
 class Photograph(NamedTuple):
@@ -153,13 +155,12 @@ RECIPES: dict[str, Recipe] = {
 
 
 class StreetObjects:
-    """A source of {"image": uint8 [h, w, 3], "mask": bool [h, w], "name", "class_name"}, longest side 16..60 pixels.
+    """Things to paste as ObjectRow, their longest side 16..60 pixels.
 
-    The name holds the number, the shape and the surface, e.g. "test_007_vase_asphalt"; class_name is the shape.
+    The name holds the number, the shape and the surface, e.g. "test_007_crescent_foliage"; class_name is the shape.
 
     Raises:
         ValueError: split is neither "train" nor "test".
-        IndexError: no such row.
         FileNotFoundError: a photograph is missing from the package that ships it.
     """
 
@@ -168,12 +169,14 @@ class StreetObjects:
         self.split, self.seed, self.recipe = split, seed, RECIPES[split]
 
     def __len__(self) -> int:
+        """N, the number of objects: 120 to train with, 60 to test with."""
         return self.recipe.rows
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = int(index)
+    def __getitem__(self, index: SupportsIndex) -> ObjectRow:
+        """Object `index`; IndexError outside 0..N-1."""
+        index = as_index(index)
         if not 0 <= index < len(self):
-            raise IndexError(f"row {index} is not in 0..{len(self) - 1}")
+            raise IndexError(f"object {index} of {self.split} is not in 0..{len(self) - 1}")
         rng = np.random.default_rng([self.seed, 2 + sorted(RECIPES).index(self.split), index])
         families = list(self.recipe.shapes)
         family = families[(index + index // 10) % len(families)]  # out of step with the surfaces
@@ -201,19 +204,22 @@ def photograph(name: str) -> np.ndarray:
 
 
 def _mask(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """bool [h, w] of a shape, turned a little, cropped to it, its longest side drawn from LONGEST."""
-    longest, turn = int(np.exp(rng.uniform(*np.log(LONGEST)))), rng.normal(0, 0.2)
-    stretch = rng.uniform(0.75, 1.3)
+    """bool [h, w] of a shape, turned and stretched a little, cropped to it, its longest side drawn from LONGEST."""
+    longest, turn, stretch = np.exp(rng.uniform(*np.log(LONGEST))), rng.normal(0, 0.2), rng.uniform(0.75, 1.3)
     fine = np.linspace(-1.05, 1.05, 128)
     y, x = fine[:, None], fine[None]
     x, y = (np.cos(turn) * x + np.sin(turn) * y) * stretch, (np.cos(turn) * y - np.sin(turn) * x) / stretch
-    inside = shape(rng, x, y)
+    inside = _cropped(shape(rng, x, y))
+    tall, wide = (max(6, round(n * longest / max(inside.shape))) for n in inside.shape)
+    rows = ((np.arange(tall) + 0.5) * inside.shape[0] / tall).astype(int)
+    columns = ((np.arange(wide) + 0.5) * inside.shape[1] / wide).astype(int)
+    return _cropped(inside[rows[:, None], columns])
+
+
+def _cropped(inside: np.ndarray) -> np.ndarray:
+    """Without the empty rows and columns around."""
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    tall, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-    height, width = (max(8, round(longest * n / max(tall, wide))) for n in (tall, wide))
-    pick_rows = rows[0] + ((np.arange(height) + 0.5) * tall / height).astype(int)
-    pick_columns = columns[0] + ((np.arange(width) + 0.5) * wide / width).astype(int)
-    return inside[pick_rows[:, None], pick_columns[None]]
+    return inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _surface(rng, recipe: Recipe, index: int, height: int, width: int) -> tuple[str, np.ndarray]:

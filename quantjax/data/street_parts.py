@@ -121,7 +121,7 @@ def car(scene: Scene, x: float, z: float, away: bool) -> None:
     inner = -1 if x + camera.lateral(z) > 0 else 1  # the side that shows
     flank = _flank(outline, size, away, paint * rng.uniform(0.65, 0.95), glass)
     shapes = [(points * [inner, 1, 1], colour) for points, colour in flank] + _end(size, away, paint, glass)
-    x_y_z = np.concatenate([points for points, _ in shapes]) + [x, 0, z]
+    x_y_z = np.concatenate([points for points, _ in shapes]) + np.array([x, 0, z])
     corners = np.split(camera.project(*x_y_z.T), np.cumsum([len(points) for points, _ in shapes])[:-1])
     canvas.polygons([(seen, colour) for seen, (_, colour) in zip(corners, shapes, strict=True)], z, CAR)
 

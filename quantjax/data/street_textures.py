@@ -11,13 +11,20 @@ from collections.abc import Callable
 import numpy as np
 
 Texture = Callable[[np.random.Generator, int, int], np.ndarray]
+Palette = tuple[tuple[float, float, float], ...]
 
-_WALLS = ((0.72, 0.62, 0.5), (0.62, 0.34, 0.26), (0.76, 0.74, 0.7), (0.5, 0.5, 0.52), (0.8, 0.68, 0.42))
-_WALLS += ((0.56, 0.62, 0.66), (0.46, 0.3, 0.22), (0.82, 0.8, 0.74), (0.7, 0.48, 0.42), (0.4, 0.44, 0.46))
-_PAINTS = ((0.85, 0.85, 0.86), (0.1, 0.1, 0.12), (0.5, 0.52, 0.54), (0.62, 0.1, 0.1), (0.12, 0.2, 0.45))
-_PAINTS += ((0.32, 0.34, 0.36), (0.7, 0.66, 0.55), (0.1, 0.3, 0.22), (0.8, 0.5, 0.12), (0.24, 0.5, 0.62))
-_LEAVES = ((0.2, 0.34, 0.12), (0.3, 0.42, 0.16), (0.14, 0.26, 0.13), (0.4, 0.44, 0.18), (0.24, 0.36, 0.22))
-_LEAVES += ((0.5, 0.36, 0.14),)  # autumn
+_WALLS: Palette = (
+    (0.72, 0.62, 0.5), (0.62, 0.34, 0.26), (0.76, 0.74, 0.7), (0.5, 0.5, 0.52), (0.8, 0.68, 0.42),
+    (0.56, 0.62, 0.66), (0.46, 0.3, 0.22), (0.82, 0.8, 0.74), (0.7, 0.48, 0.42), (0.4, 0.44, 0.46),
+)  # fmt: skip
+_PAINTS: Palette = (
+    (0.85, 0.85, 0.86), (0.1, 0.1, 0.12), (0.5, 0.52, 0.54), (0.62, 0.1, 0.1), (0.12, 0.2, 0.45),
+    (0.32, 0.34, 0.36), (0.7, 0.66, 0.55), (0.1, 0.3, 0.22), (0.8, 0.5, 0.12), (0.24, 0.5, 0.62),
+)  # fmt: skip
+_LEAVES: Palette = (
+    (0.2, 0.34, 0.12), (0.3, 0.42, 0.16), (0.14, 0.26, 0.13), (0.4, 0.44, 0.18), (0.24, 0.36, 0.22),
+    (0.5, 0.36, 0.14),  # autumn
+)  # fmt: skip
 
 
 def field(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
@@ -36,7 +43,7 @@ def shade(colour: np.ndarray, *fields: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(gain, np.float32)[..., None] * np.asarray(colour, np.float32), 0, 1)
 
 
-def pick(rng: np.random.Generator, palette: tuple[tuple[float, float, float], ...], spread: float) -> np.ndarray:
+def pick(rng: np.random.Generator, palette: Palette, spread: float) -> np.ndarray:
     """A colour [3] near one of the palette's, brightness and channels varied by `spread`."""
     colour = np.array(palette[rng.integers(len(palette))])
     return np.clip(

@@ -8,47 +8,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from operator import index as as_index
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.data import street_parts as parts
 from quantjax.data import street_textures as textures
+from quantjax.data.pairs import SceneRow
 from quantjax.data.street_canvas import BUILDING, PAVEMENT, ROAD, SKY, VEGETATION, Camera, Canvas
 from quantjax.data.street_parts import Scene
 
 CLASS_NAMES = ("road", "pavement", "sky", "building", "vegetation", "car", "pole")
 SIZE = (112, 224)
 ROWS = {"train": 300, "test": 60}
+SMALLEST = 28
 
 
 class Streets:
-    """A source of {"image": uint8 [H, W, 3], "label": uint8 [H, W] in 0..6, "name"}; rows are kept once rendered.
+    """Rendered scenes as SceneRow, labels 0..6 in the order of `class_names`; each is kept once it has been rendered.
 
-    The arrays of a row are read-only: copy before painting into them.
+    Scenes of another size show the same streets only roughly: textures are drawn pixel by pixel. The arrays of a row
+    are read-only, so copy them before painting into them.
 
     Raises:
-        ValueError: split is neither "train" nor "test".
-        IndexError: no such row.
+        ValueError: split is neither "train" nor "test", or a size under 28 pixels.
     """
 
-    class_names = CLASS_NAMES
+    class_names: tuple[str, ...] = CLASS_NAMES
 
     def __init__(self, split: str, size: tuple[int, int] = SIZE, seed: int = 0):
         check_choice("split", split, ROWS)
-        self.split, self.size, self.seed = split, size, seed
-        self._rows: dict[int, dict[str, Any]] = {}
+        if min(size) < SMALLEST:
+            raise ValueError(f"size must be at least {SMALLEST} pixels each way, got {tuple(size)}; default: {SIZE}")
+        self.split, self.size, self.seed = split, tuple(size), seed
+        self._rows: dict[int, SceneRow] = {}
 
     def __len__(self) -> int:
+        """N, the number of scenes: 300 to train on, 60 to test on."""
         return ROWS[self.split]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = int(index)
+    def __getitem__(self, index: SupportsIndex) -> SceneRow:
+        """Scene `index`; IndexError outside 0..N-1."""
+        index = as_index(index)
         if not 0 <= index < len(self):
-            raise IndexError(f"row {index} is not in 0..{len(self) - 1}")
+            raise IndexError(f"scene {index} of {self.split} is not in 0..{len(self) - 1}")
         if index not in self._rows:
-            rng = np.random.default_rng([self.seed, sorted(ROWS).index(self.split), index])
+            rng = np.random.default_rng([self.seed, list(ROWS).index(self.split), index])
             image, label = render(rng, *self.size)
             image.flags.writeable = label.flags.writeable = False
             self._rows[index] = {"image": image, "label": label, "name": f"street_{self.split}_{index:03d}"}
@@ -105,7 +112,8 @@ def _ground(scene: Scene, road: float, pavement: float) -> None:
     fine = camera.focal / z  # pixels per metre
     aside, box = np.abs(x), (0, top, width, height)
     canvas.paint(box, _spread(textures.paving(rng, 96, 96), x, z, 12), np.ones_like(x), 0.0, PAVEMENT)
-    grassy = np.where(x < 0, *(rng.random(2) < 0.55))
+    left, right = rng.random(2) < 0.55
+    grassy = np.where(x < 0, left, right)
     if grassy.any():
         verge = _spread(textures.foliage(rng, 96, 96) * rng.uniform(0.9, 1.3), x, z, 12)
         canvas.paint(box, verge, np.clip((aside - pavement) * fine + 0.5, 0, 1) * grassy, 0.0, VEGETATION)
@@ -162,7 +170,8 @@ def _shadows(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, pavement: f
 
 def _things(scene: Scene, road: float, pavement: float) -> list[tuple[float, Callable[[], None]]]:
     """Everything that stands up, as (its far end in metres, how to draw it)."""
-    rng, things = scene.rng, []
+    rng = scene.rng
+    things: list[tuple[float, Callable[[], None]]] = []
 
     def add(far: float, draw: Callable[..., None], *arguments: Any) -> None:
         own = scene._replace(rng=np.random.default_rng(rng.integers(2**63)))
