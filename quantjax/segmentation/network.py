@@ -107,4 +107,4 @@ def decoder_maps(features: FeatureMaps) -> list[Array]:
 
 def last_map(features: FeatureMaps) -> Array:
     """The deepest map [B, h, w, C]."""
-    return jnp.asarray(list(features.maps.values())[-1])
+    return list(features.maps.values())[-1]
