@@ -41,8 +41,15 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., C] -> [..., features]."""
-        init = uniform(x.shape[-1])
-        return nn.Dense(self.features, dtype=self.dtype, kernel_init=init, bias_init=init, name="linear")(x)
+        kernel, bias = (weight.astype(self.dtype) for weight in self.weights(x.shape[-1]))
+        return x.astype(self.dtype) @ kernel + bias.reshape(*[1] * (x.ndim - 1), -1)
+
+    @nn.compact
+    def weights(self, width: int) -> tuple[Array, Array]:
+        """Kernel [width, features] and bias [features], float32."""
+        init = uniform(width)
+        kernel = self.param("kernel", init, (width, self.features), jnp.float32)
+        return kernel, self.param("bias", init, (self.features,), jnp.float32)
 
 
 class Conv(nn.Module):
@@ -64,20 +71,29 @@ class Conv(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Transposed convolution of size and stride 2: every pixel becomes four by one matrix product, none overlap."""
+    """Transposed convolution of size and stride 2: one matrix product, as what is made of each pixel never overlaps."""
 
     features: int
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, h, w, C] -> [B, 2 h, 2 w, features]."""
-        b, h, w, c = x.shape
+        kernel, bias = (weight.astype(self.dtype) for weight in self.weights(x.shape[-1]))
+        return spread(x.astype(self.dtype), kernel) + bias.reshape(1, 1, 1, -1)
+
+    @nn.compact
+    def weights(self, width: int) -> tuple[Array, Array]:
+        """Kernel [width, 2, 2, features] and bias [features], float32."""
         init = uniform(4 * self.features)  # PyTorch counts the outputs of a transposed convolution
-        kernel = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32).astype(self.dtype)
-        bias = self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
-        y = (x.astype(self.dtype) @ kernel.reshape(c, -1)).reshape(b, h, w, 2, 2, -1)
-        return y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1) + bias.reshape(1, 1, 1, -1)
+        kernel = self.param("kernel", init, (width, 2, 2, self.features), jnp.float32)
+        return kernel, self.param("bias", init, (self.features,), jnp.float32)
+
+
+def spread(x: Array, kernel: Array) -> Array:
+    """Each pixel of x [B, h, w, C] times kernel [C, 2, 2, F], as four pixels of [B, 2 h, 2 w, F]."""
+    b, h, w, c = x.shape
+    y = (x @ kernel.reshape(c, -1)).reshape(b, h, w, 2, 2, -1)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, -1)
 
 
 class MapNorm(nn.Module):
@@ -85,31 +101,81 @@ class MapNorm(nn.Module):
 
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, h, w, C] -> the same shape in `dtype`; statistics in float32."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        scale, bias = (weight.reshape(1, 1, 1, -1) for weight in self.weights(x.shape[-1]))
         x = x.astype(jnp.float32)
-        mean = x.mean((1, 2, 3), keepdims=True)
-        variance = jnp.square(x - mean).mean((1, 2, 3), keepdims=True)
-        y = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
-        return (y * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)).astype(self.dtype)
+        x = x - x.mean((1, 2, 3), keepdims=True)
+        variance = jnp.square(x).mean((1, 2, 3), keepdims=True)
+        return (x * jax.lax.rsqrt(variance + EPSILON) * scale + bias).astype(self.dtype)
+
+    @nn.compact
+    def weights(self, width: int) -> tuple[Array, Array]:
+        """Scale [width] and bias [width], float32."""
+        scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
+        return scale, self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
 
 
-class PlainLevels(nn.Module):
-    """Four levels of halving size from four maps of one size."""
+class Level(nn.Module):
+    """Map norm and lateral 1x1 convolution; `more` channels join after the norm."""
 
+    channels: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Sequence[Array], mode: Mode) -> list[Array]:
-        """Maps [B, h, w, C] -> [B, 4 h, 4 w, C], [B, 2 h, 2 w, C], [B, h, w, C], [B, h // 2, w // 2, C]."""
-        width, dtype = maps[0].shape[-1], self.dtype
-        finest = nn.gelu(Doubling(width, dtype, name="double1a")(maps[0]), approximate=False)
-        finest = Doubling(width, dtype, name="double1b")(BatchNorm(dtype, name="norm1a")(finest, mode))
-        half = nn.max_pool(maps[3].astype(dtype), (2, 2), (2, 2))
-        return [finest, Doubling(width, dtype, name="double2")(maps[1]), maps[2], half]
+    def __call__(self, x: Array, more: Array | None = None) -> Array:
+        """[B, h, w, C] and more [B, h, w, E] -> [B, h, w, channels]."""
+        x = MapNorm(self.dtype, name="norm")(x)
+        x = x if more is None else jnp.concatenate([x, more], -1)
+        return Linear(self.channels, self.dtype, name="lateral")(x)
+
+
+class DoubledLevel(nn.Module):
+    """Doubling, map norm and lateral convolution as one doubling: the map of C channels between them is never made.
+
+    All three are linear but for the norm's mean m and variance v of y_p = x K_p + k, over the four kernels K_p that
+    double a pixel. These follow from the mean and covariance of x over an image's positions: with Y [4, C] the mean of
+    y, m = mean(Y) and v = <cov(x), sum_p K_p K_p'> / 4 C + mean((Y - m)^2). Then, with s and o of the norm, W and c of
+    the lateral and S = diag(s), the result is (x K_p + k - m) S W / sqrt(v + eps) + o W + c. With C three times
+    `channels` that is half the arithmetic.
+    """
+
+    channels: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the three layers that this one stands for."""
+        self.norm = MapNorm(self.dtype)
+        self.lateral = Linear(self.channels, self.dtype)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, h, w, C] -> [B, 2 h, 2 w, channels]."""
+        width = x.shape[-1]
+        kernel, shift = Doubling(width, name="double").weights(width)
+        (scale, offset), (lateral, bias) = self.norm.weights(width), self.lateral.weights(width)
+        mean, variance = _doubled_statistics(x, kernel, shift)
+        deviation = jax.lax.rsqrt(variance + EPSILON)
+        scaled = scale[:, None] * lateral
+        constant = (shift[None] - mean) @ scaled * deviation + (offset @ lateral + bias)[None]
+        y = spread(x.astype(self.dtype), (kernel @ scaled).astype(self.dtype))
+        each = (slice(None), None, None)
+        return (y * deviation[each] + constant[each]).astype(self.dtype)
+
+
+def _doubled_statistics(x: Array, kernel: Array, shift: Array) -> tuple[Array, Array]:
+    """Mean [B, 1] and biased variance [B, 1] of each doubled image, over positions and channels, in float32."""
+    b, h, w, c = x.shape
+    rows = x.reshape(b, h * w, c)
+    centre = rows.mean(1, dtype=jnp.float32)
+    rows = (rows - centre[:, None]).astype(x.dtype)
+    covariance = jnp.einsum("bnc,bnd->bcd", rows, rows, preferred_element_type=jnp.float32) / (h * w)
+    flat = kernel.reshape(c, -1)
+    means = (centre @ flat).reshape(b, 4, -1) + shift[None, None]
+    mean = means.mean((1, 2), keepdims=True)
+    inner = jnp.einsum("bcd,cd->b", covariance, flat @ flat.T) / flat.shape[1]
+    variance = jnp.maximum(inner, 0.0)[:, None] + jnp.square(means - mean).mean((1, 2))[:, None]
+    return mean[:, 0], variance
 
 
 class ScaleHead(nn.Module):
@@ -149,14 +215,7 @@ class FeaturePyramid(nn.Module):
         """Four maps [B, h_i, w_i, C_i] -> [B, h', w', channels] float32. Raises ValueError for other shapes."""
         check_choice("kind", self.kind, KINDS)
         _check_maps(maps, self.kind)
-        plain = self.kind == "plain"
-        levels = PlainLevels(self.dtype, name="levels")(maps, mode) if plain else maps
-        levels = [MapNorm(self.dtype, name=f"norm{i}")(x) for i, x in enumerate(levels, 1)]
-        if plain:
-            tokens = nn.relu(Linear(self.token_hidden, self.dtype, name="tokens1")(maps[3]))
-            tokens = Linear(self.channels, self.dtype, name="tokens2")(tokens)
-            levels[2] = jnp.concatenate([levels[2], tokens], -1)
-        levels = [Linear(self.channels, self.dtype, name=f"lateral{i}")(x) for i, x in enumerate(levels, 1)]
+        levels = self._plain_levels(maps, mode) if self.kind == "plain" else self._levels(maps)
         for i in (2, 1, 0):
             levels[i] = levels[i] + resize.nearest(levels[i + 1], levels[i].shape[1:3])
         levels = [Conv(self.channels, dtype=self.dtype, name=f"output{i}")(x) for i, x in enumerate(levels, 1)]
@@ -165,6 +224,23 @@ class FeaturePyramid(nn.Module):
             x = ScaleHead(self.channels, i, True, self.dtype, name=f"head{i + 1}")(levels[i], mode)
             total = total + resize.bilinear(x, total.shape[1:3], corners=True).astype(jnp.float32)
         return total
+
+    def _levels(self, maps: Sequence[Array]) -> list[Array]:
+        return [Level(self.channels, self.dtype, name=f"level{i}")(x) for i, x in enumerate(maps, 1)]
+
+    def _plain_levels(self, maps: Sequence[Array], mode: Mode) -> list[Array]:
+        """Levels of 4, 2, 1 and 1/2 times the size of the maps; the last map's tokens join the third."""
+        dtype = self.dtype
+        first = Doubling(maps[0].shape[-1], dtype, name="first_double")(maps[0])
+        first = BatchNorm(dtype, name="first_norm")(nn.gelu(first, approximate=False), mode)
+        tokens = nn.relu(Linear(self.token_hidden, dtype, name="tokens1")(maps[3]))
+        tokens = Linear(self.channels, dtype, name="tokens2")(tokens)
+        return [
+            DoubledLevel(self.channels, dtype, name="level1")(first),
+            DoubledLevel(self.channels, dtype, name="level2")(maps[1]),
+            Level(self.channels, dtype, name="level3")(maps[2], tokens),
+            Level(self.channels, dtype, name="level4")(nn.max_pool(maps[3].astype(dtype), (2, 2), (2, 2))),
+        ]
 
 
 def _check_maps(maps: Sequence[Array], kind: str) -> None:

@@ -23,24 +23,27 @@ def to_variables(state: dict[str, np.ndarray]) -> dict:
 
 def _place(parts: list[str]) -> tuple[list[str], str]:
     *path, leaf = parts
-    room = path[0]
-    if room == "levels" or room.startswith("tokens"):
-        return path + ["linear"] * (room != "levels"), leaf
-    level = int(path[1]) + 1
+    room, *rest = path
+    if room in ("tokens1", "tokens2"):
+        return path, leaf
+    if room == "levels":
+        layers = {"double1a": ["first_double"], "norm1a": ["first_norm"]}
+        return layers.get(rest[0]) or [f"level{i}" for i in rest[0][6:7]] + ["double"], leaf
+    level = int(rest[0]) + 1
     if room == "heads":
-        return [f"head{level}", f"{path[3]}{path[2]}"], leaf
-    return [f"{room[:-1]}{level}"] + ["linear"] * (room == "laterals"), leaf
+        return [f"head{level}", f"{rest[2]}{rest[1]}"], leaf
+    return ([f"output{level}"] if room == "outputs" else [f"level{level}", room.removesuffix("s")]), leaf
 
 
 def _leaf(name: str, value: np.ndarray, owner: str) -> tuple[str, np.ndarray]:
     value = np.asarray(value)
     if name.startswith("running_"):
         return name.removeprefix("running_"), value
-    if name == "bias" or value.ndim == 1:
+    if value.ndim == 1:
         return ("bias" if name == "bias" else "scale"), value
-    if owner.startswith("double"):
+    if owner in ("double", "first_double"):
         return "kernel", value.transpose(0, 2, 3, 1)  # [C, F, 2, 2]
     if value.ndim == 4:
         value = value.transpose(2, 3, 1, 0)
-        return "kernel", value[0, 0] if owner == "linear" else value
+        return "kernel", value[0, 0] if owner == "lateral" else value
     return "kernel", value.T
