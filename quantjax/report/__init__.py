@@ -1,15 +1,26 @@
 """Result files of a run: results.json, results.md, report.html and metrics.jsonl."""
 
-from quantjax.report.files import append_jsonl, check_results, read_jsonl, write_json, write_results, write_text
+from quantjax.report.files import (
+    append_jsonl,
+    read_jsonl,
+    write_json,
+    write_results,
+    write_segmentation_results,
+    write_text,
+)
+from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
+from quantjax.report.schema import check_results
 
 __all__ = [
     "Curve",
+    "Example",
     "MethodScores",
     "append_jsonl",
     "check_results",
     "read_jsonl",
     "write_json",
     "write_results",
+    "write_segmentation_results",
     "write_text",
 ]

@@ -15,15 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.report.page import Curve, MethodScores, render
-from quantjax.report.tables import aupr_table, fpr_auroc_table, outlier_positive_table, share, to_markdown
-
-SCHEMA = 1
-RATES = ("fpr95", "auroc", "aupr", "fpr95_outlier_positive", "aupr_outlier_positive")
-SECONDS = ("load_seconds", "compile_seconds", "extract_seconds", "fit_seconds", "score_seconds", "total_seconds")
-ROW_KEYS = ("method", "outlier", *RATES, *SECONDS, "images_per_second")
-KEYS = ("rows", "accuracy", "calibration", "inlier", "config", "versions", "device", "seed", "seconds")
-CALIBRATION_KEYS = ("source", "n", "promised_tpr", "achieved_tpr", "threshold")
+from quantjax.report import page, segmentation
+from quantjax.report.maps import Example
+from quantjax.report.page import Curve, MethodScores
+from quantjax.report.schema import IMAGES, SCHEMA, SEGMENTATION, Schema, check_all_finite, check_results
 
 
 def write_results(
@@ -43,55 +38,43 @@ def write_results(
 
     Raises ValueError for a missing key, a rate outside 0..100 or a number that is not finite; nothing is written then.
     """
-    results = {"schema": SCHEMA, "positive_class": "inlier", **_plain(results)}
-    check_results(results)
-    page = render(results, scores or {}, curves)
+    results = _checked(results, IMAGES)
+    _write(Path(directory), results, page.to_text(results), page.render(results, scores or {}, curves))
+
+
+def write_segmentation_results(
+    directory: str | Path, results: Mapping[str, Any], *, examples: Mapping[str, Sequence[Example]] | None = None
+) -> None:
+    """Write results.md, report.html and, last, results.json of anomaly segmentation into `directory`.
+
+    `results` holds rows, one per variant, method and evaluation set (variant, method, dataset, ap, fpr95, auroc,
+    component_f1 in percent, the last None where not measured, score_seconds, images_per_second), and miou ({before,
+    after} the second stage, percent), parameters, inlier, config, versions, device, seed, seconds. The positive class
+    is the outlier. note and further keys are as in write_results. `examples` per evaluation set become rows of maps.
+
+    Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
+    """
+    results = _checked(results, SEGMENTATION)
+    _write(Path(directory), results, segmentation.to_text(results), segmentation.render(results, examples or {}))
+
+
+def _checked(results: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    results = {"schema": SCHEMA, "positive_class": schema.positive_class, **_plain(results)}
+    check_results(results, schema)
+    return results
+
+
+def _write(directory: Path, results: Mapping[str, Any], summary: str, html: str) -> None:
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    directory = Path(directory)
-    write_text(directory / "results.md", to_text(results))
-    write_text(directory / "report.html", page)
+    write_text(directory / "results.md", summary)
+    write_text(directory / "report.html", html)
     write_text(directory / "results.json", text)
-
-
-def check_results(results: Mapping[str, Any]) -> None:
-    """Raise ValueError unless `results` (plain values) follows the schema that `write_results` describes."""
-    _check_keys("results", results, KEYS)
-    _check_keys("results['calibration']", results["calibration"], CALIBRATION_KEYS)
-    if not results["rows"]:
-        raise ValueError("results['rows'] must hold at least one row (one method on one outlier set), got none")
-    for index, row in enumerate(results["rows"]):
-        _check_keys(f"results['rows'][{index}]", row, ROW_KEYS)
-        for key in (*RATES, *SECONDS, "images_per_second"):
-            _check_number(f"results['rows'][{index}][{key!r}]", row[key], 100.0 if key in RATES else math.inf)
-    pairs = [(row["method"], row["outlier"]) for row in results["rows"]]
-    repeated = sorted({str(pair) for pair in pairs if pairs.count(pair) > 1})
-    if repeated:
-        raise ValueError(f"results['rows'] must hold each (method, outlier) once, repeated: {', '.join(repeated)}")
-    _check_number("results['accuracy']", results["accuracy"], 100.0)
-    _check_number("results['seconds']", results["seconds"], math.inf)
-    _check_finite("results", results)
-
-
-def to_text(results: Mapping[str, Any]) -> str:
-    """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
-    calibration = results["calibration"]
-    accepted = f"promised {share(calibration['promised_tpr'])}, achieved {share(calibration['achieved_tpr'])}"
-    parts = [
-        f"# Outlier detection, inliers: {results['inlier']}",
-        *([str(results["note"])] if results.get("note") else []),
-        f"Inlier accuracy {results['accuracy']:.2f} %. Threshold {calibration['threshold']:.6g} "
-        f"from {calibration['n']} {calibration['source']}; inliers accepted: {accepted}. "
-        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
-    ]
-    for table in (fpr_auroc_table(results), aupr_table(results), outlier_positive_table(results)):
-        parts += [f"## {table.title}", table.note, to_markdown(table)]
-    return "\n\n".join(parts) + "\n"
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NumPy values become plain ones. Raises ValueError on NaN."""
     value = _plain(value)
-    _check_finite(Path(path).name, value)
+    check_all_finite(Path(path).name, value)
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -161,29 +144,3 @@ def _without_infinities(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_infinities(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _check_keys(name: str, value: Any, keys: Iterable[str]) -> None:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be a mapping, got {type(value).__name__}")
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise ValueError(f"{name} must hold {', '.join(missing)}; it holds {', '.join(value)}")
-
-
-def _check_number(name: str, value: Any, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and 0.0 <= value <= high):
-        raise ValueError(f"{name} must be finite and lie in [0, {high:g}], got {value}")
-
-
-def _check_finite(name: str, value: Any) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_finite(f"{name}[{key!r}]", item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_finite(f"{name}[{index}]", item)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from quantjax.checks import check_finite, check_same_length
-from quantjax.report import charts
-from quantjax.report.style import STYLE
+from quantjax.report import charts, markup
 from quantjax.report.tables import (
     Table,
     aupr_table,
@@ -20,6 +17,7 @@ from quantjax.report.tables import (
     outlier_positive_table,
     seconds_table,
     share,
+    to_markdown,
     unique,
 )
 
@@ -50,22 +48,34 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
             check_finite(f"scores[{method!r}], {name}", np.asarray(array))
     sections = [
         _tiles(results),
-        _section("results", fpr_auroc_table(results).title, _table(fpr_auroc_table(results))),
+        markup.section("results", fpr_auroc_table(results).title, markup.table(fpr_auroc_table(results))),
         _curves(curves),
         _roc(scores),
         _histograms(scores),
-        _section("more", "More tables", "".join(map(_titled_table, _more_tables(results)))),
-        _settings(results),
+        markup.section("more", "More tables", "".join(map(markup.titled_table, _more_tables(results)))),
+        markup.settings(results, ("calibration", "config", "versions"), hidden=("rows", "accuracy", "note")),
     ]
-    title = f"Outlier detection, inliers: {results['inlier']}"
-    text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(str(results.get("note") or "")))
-    note = f'<p class="note">{text}</p>' if text else ""
-    header = f"<header><h1>{escape(title)}</h1>{note}</header>"
-    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title>'
-    style = f"<style>{STYLE}</style>"
-    body = f"<body><main>{header}{''.join(sections)}</main></body>"
-    return f'<!doctype html>\n<html lang="en">\n<head>{head}{style}</head>\n{body}\n</html>\n'
+    return markup.document(_title(results), results.get("note"), sections)
+
+
+def to_text(results: Mapping[str, Any]) -> str:
+    """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
+    calibration = results["calibration"]
+    accepted = f"promised {share(calibration['promised_tpr'])}, achieved {share(calibration['achieved_tpr'])}"
+    parts = [
+        f"# {_title(results)}",
+        *([str(results["note"])] if results.get("note") else []),
+        f"Inlier accuracy {results['accuracy']:.2f} %. Threshold {calibration['threshold']:.6g} "
+        f"from {calibration['n']} {calibration['source']}; inliers accepted: {accepted}. "
+        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
+    ]
+    for table in (fpr_auroc_table(results), aupr_table(results), outlier_positive_table(results)):
+        parts += [f"## {table.title}", table.note, to_markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    return f"Outlier detection, inliers: {results['inlier']}"
 
 
 def _tiles(results: Mapping[str, Any]) -> str:
@@ -81,12 +91,7 @@ def _tiles(results: Mapping[str, Any]) -> str:
         ("Inliers accepted", share(calibration["achieved_tpr"]), f"promised {share(calibration['promised_tpr'])}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
-    cards = "".join(
-        f'<div class="tile"><div class="name">{escape(name)}</div><div class="value">{escape(value)}</div>'
-        f'<div class="name">{escape(detail)}</div></div>'
-        for name, value, detail in tiles
-    )
-    return f'<div class="tiles">{cards}</div>'
+    return markup.tiles(tiles)
 
 
 def _curves(curves: Sequence[Curve]) -> str:
@@ -106,9 +111,9 @@ def _curves(curves: Sequence[Curve]) -> str:
         chart = charts.line_chart(
             lines, title=label, x_label="Epoch", y_label=label, x_range=x_range, y_range=limits, markers=True
         )
-        panels.append(_figure("", chart))
-    legend = _legend((curve.name, charts.series_class(i)) for i, curve in enumerate(curves))
-    return _section("epochs", "The flow, epoch by epoch", legend + _grid(panels, wide=True))
+        panels.append(markup.figure("", chart))
+    legend = markup.legend((curve.name, charts.series_class(i)) for i, curve in enumerate(curves))
+    return markup.section("epochs", "The flow, epoch by epoch", legend + markup.grid(panels, wide=True))
 
 
 def _roc(scores: Mapping[str, MethodScores]) -> str:
@@ -132,12 +137,12 @@ def _roc(scores: Mapping[str, MethodScores]) -> str:
             indices=indices,
             guide=95.0,
         )
-        panels.append(_figure(outlier, chart))
-    legend = _legend((m, charts.series_class(i)) for m, i in indices.items())
+        panels.append(markup.figure(outlier, chart))
+    legend = markup.legend((m, charts.series_class(i)) for m, i in indices.items())
     note = (
         '<p class="hint">FPR95 is read where a curve first reaches the dotted line (95 % of the inliers accepted).</p>'
     )
-    return _section("roc", "ROC curves per outlier set", legend + note + _grid(panels))
+    return markup.section("roc", "ROC curves per outlier set", legend + note + markup.grid(panels))
 
 
 def _histograms(scores: Mapping[str, MethodScores]) -> str:
@@ -148,71 +153,19 @@ def _histograms(scores: Mapping[str, MethodScores]) -> str:
             title = f"Scores of {method}, {outlier}"
             inlier = np.asarray(values.inlier)
             panels.append(
-                _figure(outlier, charts.histogram_chart(inlier, np.asarray(array), values.threshold, title=title))
+                markup.figure(outlier, charts.histogram_chart(inlier, np.asarray(array), values.threshold, title=title))
             )
         threshold = "" if values.threshold is None else f' <span class="hint">threshold {values.threshold:.6g}</span>'
         state = " open" if position == 0 else ""
-        blocks.append(f"<details{state}><summary>{escape(method)}{threshold}</summary>{_grid(panels)}</details>")
+        blocks.append(f"<details{state}><summary>{escape(method)}{threshold}</summary>{markup.grid(panels)}</details>")
     if not blocks:
         return ""
-    legend = _legend([("inliers", "inlier"), ("outliers", "outlier"), ("threshold: outlier to its right", "threshold")])
+    legend = markup.legend(
+        [("inliers", "inlier"), ("outliers", "outlier"), ("threshold: outlier to its right", "threshold")]
+    )
     note = '<p class="hint">The first and the last bin also hold everything beyond them.</p>'
-    return _section("scores", "Scores per method and outlier set", legend + note + "".join(blocks))
+    return markup.section("scores", "Scores per method and outlier set", legend + note + "".join(blocks))
 
 
 def _more_tables(results: Mapping[str, Any]) -> list[Table]:
     return [aupr_table(results), outlier_positive_table(results), seconds_table(results)]
-
-
-def _settings(results: Mapping[str, Any]) -> str:
-    groups = {key: results[key] for key in ("calibration", "config", "versions")}
-    known = {"rows", "accuracy", "note", *groups}
-    groups["run"] = {key: value for key, value in results.items() if key not in known}
-    blocks = []
-    for name, values in groups.items():
-        pairs = values.items() if isinstance(values, Mapping) else [(name, values)]
-        lines = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(_text(v))}</td></tr>" for k, v in pairs)
-        block = f'<h3>{escape(name.capitalize())}</h3><div class="scroll"><table class="pairs">{lines}</table></div>'
-        blocks.append(f"<div>{block}</div>")
-    return _section("settings", "Settings and versions", f'<div class="columns">{"".join(blocks)}</div>')
-
-
-def _titled_table(table: Table) -> str:
-    return f"<h3>{escape(table.title)}</h3>{_table(table)}"
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in table.header)
-    lines = []
-    for cells, marks in zip(table.cells, table.best, strict=True):
-        values = "".join(
-            f"<td{' class=best' if mark else ''}>{escape(c)}</td>" for c, mark in zip(cells[1:], marks[1:], strict=True)
-        )
-        lines.append(f"<tr><th>{escape(cells[0])}</th>{values}</tr>")
-    grid = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    return f'<p class="hint">{escape(table.note)}</p>{grid}'
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{escape(title)}</h2>{body}</section>'
-
-
-def _grid(panels: Sequence[str], wide: bool = False) -> str:
-    return f'<div class="grid-of-charts{" wide" if wide else ""}">{"".join(panels)}</div>'
-
-
-def _figure(caption: str, chart: str) -> str:
-    title = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{title}{chart}</figure>"
-
-
-def _legend(entries: Iterable[tuple[str, str]]) -> str:
-    items = []
-    for name, kind in entries:
-        swatch = f'<svg class="swatch" viewBox="0 0 22 10"><path class="line {kind}" d="M1 5H21"/></svg>'
-        items.append(f'<span class="key">{swatch}{escape(name)}</span>')
-    return f'<div class="legend">{"".join(items)}</div>'
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -47,6 +47,10 @@ td:last-child, thead th:last-child { border-left: 1px solid var(--rule); }
 .wide svg text { font-size: 8px; } .wide .line { stroke-width: 1.3; }
 figure { margin: 0; }
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 2px; }
+.strip { overflow-x: auto; margin-bottom: 14px; }
+.strip > div { display: flex; min-width: 640px; font-size: 12px; color: var(--soft); }
+.strip span { flex: 1 1 0; text-align: center; overflow-wrap: anywhere; }
+.strip img { display: block; width: 100%; min-width: 640px; }
 details { border-top: 1px solid var(--rule); padding: 8px 0; }
 details[open] summary { margin-bottom: 10px; }
 summary { cursor: pointer; font-weight: 600; }

@@ -1,4 +1,4 @@
-"""Rows of results laid out as tables: methods down, outlier sets across, their average last."""
+"""Rows of results laid out as tables: methods down, evaluation sets across, their average last."""
 
 from __future__ import annotations
 
@@ -65,29 +65,57 @@ def seconds_table(results: Mapping[str, Any]) -> Table:
     return Table("Where the time goes", note, header, cells, [[False] * len(header) for _ in cells])
 
 
+def ap_fpr_table(results: Mapping[str, Any]) -> Table:
+    """AP / FPR95 of pixels in percent, outlier positive: Table 3 of UEM (Nayal et al., 2024)."""
+    note = (
+        "Percent, over all labelled pixels of a set. AP: average precision, higher is better. FPR95: inlier pixels "
+        "rejected while 95 % of the outlier pixels are found, lower is better. Positive class: outlier. "
+        "Bold: highest AP."
+    )
+    rows = results["rows"]
+    return lay_out("AP / FPR95, outlier positive", note, rows, ("ap", "fpr95"), max, ("variant", "method"), "dataset")
+
+
+def auroc_component_table(results: Mapping[str, Any]) -> Table:
+    """AUROC of pixels and mean F1 of components, in percent."""
+    note = (
+        "Percent, higher is better. Component F1: mean over the benchmark's overlap levels, at the threshold of the "
+        "best pixel F1. Bold: highest AUROC."
+    )
+    rows = results["rows"]
+    return lay_out("AUROC / component F1", note, rows, ("auroc", "component_f1"), max, ("variant", "method"), "dataset")
+
+
+def speed_table(results: Mapping[str, Any]) -> Table:
+    """How long the scenes of each set took to score."""
+    note = "Seconds for all scenes of the set, windows and score included; reading the files is not."
+    keys = ("score_seconds", "images_per_second")
+    return lay_out("Seconds / images per second", note, results["rows"], keys, None, ("variant", "method"), "dataset")
+
+
 def lay_out(
     title: str,
     note: str,
     rows: Sequence[Mapping[str, Any]],
     keys: tuple[str, str],
-    best: Callable[[list[float]], float] = min,
+    best: Callable[[list[float]], float] | None = min,
+    down: Sequence[str] = ("method",),
+    across: str = "outlier",
 ) -> Table:
-    """Methods down, outlier sets across, "first / second" in each cell; an average needs every set, else a dash."""
-    methods, outliers = unique(r["method"] for r in rows), unique(r["outlier"] for r in rows)
-    values = {(r["method"], r["outlier"]): tuple(float(r[k]) for k in keys) for r in rows}
+    """Methods down, evaluation sets across, "first / second" in each cell; an average needs every set, else a dash.
+
+    `down` names the keys that name a method, `across` that of the set; `best` chooses the bold cell of a column.
+    """
+    names, sets = unique(" ".join(r[k] for k in down) for r in rows), unique(r[across] for r in rows)
+    values = {(" ".join(r[k] for k in down), r[across]): tuple(r[k] for k in keys) for r in rows}
     grid = []
-    for method in methods:
-        line = [values.get((method, outlier)) for outlier in outliers]
-        known = [pair for pair in line if pair is not None]
-        complete = len(known) == len(line)
-        grid.append([*line, tuple(_mean([p[i] for p in known]) for i in (0, 1)) if complete else None])
-    winners = [_winners([line[c] for line in grid], best) for c in range(len(outliers) + 1)]
-    cells = [
-        [m, *("-" if p is None else f"{p[0]:.2f} / {p[1]:.2f}" for p in line)]
-        for m, line in zip(methods, grid, strict=True)
-    ]
-    marks = [[False, *(column[i] for column in winners)] for i in range(len(methods))]
-    return Table(title, note, ["Method", *outliers, "Average"], cells, marks)
+    for name in names:
+        line = [values.get((name, one)) for one in sets]
+        grid.append([*line, _averages([pair for pair in line if pair is not None]) if None not in line else None])
+    winners = [_winners([line[c] for line in grid], best) for c in range(len(sets) + 1)]
+    cells = [[name, *map(_pair, line)] for name, line in zip(names, grid, strict=True)]
+    marks = [[False, *(column[i] for column in winners)] for i in range(len(names))]
+    return Table(title, note, ["Method", *sets, "Average"], cells, marks)
 
 
 def to_markdown(table: Table) -> str:
@@ -110,9 +138,18 @@ def unique(values: Any) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _winners(pairs: list[Any], best: Callable[[list[float]], float]) -> list[bool]:
+def _averages(pairs: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    columns = list(zip(*pairs, strict=True))
+    return tuple(None if None in column else _mean([float(value) for value in column]) for column in columns)
+
+
+def _pair(pair: tuple[Any, ...] | None) -> str:
+    return "-" if pair is None else " / ".join("-" if value is None else f"{value:.2f}" for value in pair)
+
+
+def _winners(pairs: list[Any], best: Callable[[list[float]], float] | None) -> list[bool]:
     known = [pair[0] for pair in pairs if pair is not None]
-    winner = best(known) if len(known) > 1 else math.nan  # a single method wins nothing
+    winner = best(known) if best is not None and len(known) > 1 else math.nan  # a single method wins nothing
     return [pair is not None and pair[0] == winner for pair in pairs]
 
 

@@ -1,0 +1,76 @@
+"""results.md and report.html of anomaly segmentation: tables, and images beside their score maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from quantjax.report import maps, markup
+from quantjax.report.maps import Example
+from quantjax.report.tables import ap_fpr_table, auroc_component_table, speed_table, to_markdown, unique
+
+
+def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]]) -> str:
+    """The page as text; raises ValueError for maps that do not fit their image."""
+    table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
+    sections = [
+        markup.tiles(_tiles(results)),
+        markup.section("results", table.title, markup.table(table)),
+        *(_maps(name, shown) for name, shown in examples.items() if shown),
+        markup.section("more", "More tables", "".join(map(markup.titled_table, more))),
+        markup.settings(results, ("config", "versions"), hidden=("rows", "miou", "note")),
+    ]
+    return markup.document(_title(results), results.get("note"), sections)
+
+
+def to_text(results: Mapping[str, Any]) -> str:
+    """results.md: the layout of Table 3 of UEM (Nayal et al., 2024), then AUROC, components and seconds."""
+    miou = results["miou"]
+    parts = [
+        f"# {_title(results)}",
+        *([str(results["note"])] if results.get("note") else []),
+        f"Inlier mIoU {_percent(miou['before'])} before and {_percent(miou['after'])} after the second stage. "
+        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
+    ]
+    for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
+        parts += [f"## {table.title}", table.note, to_markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    return f"Anomaly segmentation, inliers: {results['inlier']}"
+
+
+def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    best = max(results["rows"], key=lambda row: row["ap"])
+    miou, sets = results["miou"], unique(row["dataset"] for row in results["rows"])
+    fastest = max(row["images_per_second"] for row in results["rows"])
+    return [
+        (
+            f"Highest AP: {best['variant']} {best['method']}, {best['dataset']}",
+            f"{best['ap']:.2f} %",
+            f"FPR95 {best['fpr95']:.2f} %",
+        ),
+        ("Inlier mIoU", _percent(miou["after"]), f"{_percent(miou['before'])} before the second stage"),
+        ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
+        ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
+    ]
+
+
+def _maps(name: str, examples: Sequence[Example]) -> str:
+    limits = maps.score_limits(examples)
+    note = (
+        "Label: anomalies orange, ignored pixels grey. Scores: bright is outlying; the colours of each method run from "
+        "the 1st to the 99th percentile of its scores over the scenes shown."
+    )
+    rows = []
+    for example in examples:
+        titles = "".join(f"<span>{escape(title)}</span>" for title in maps.columns(example))
+        source = f'<img src="{maps.strip(example, limits)}" alt="{escape(example.name)}">'
+        rows.append(markup.figure(example.name, f'<div class="strip"><div>{titles}</div>{source}</div>'))
+    return markup.section(f"maps-{escape(name)}", f"Score maps, {name}", f'<p class="hint">{note}</p>{"".join(rows)}')
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f} %"
