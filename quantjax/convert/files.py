@@ -45,7 +45,7 @@ def write_safetensors(path: str | Path, tree: Mapping[str, Any], metadata: Mappi
     """
     from safetensors.numpy import save_file
 
-    flat = {name: np.ascontiguousarray(value) for name, value in flatten(tree).items()}
+    flat = {name: np.asarray(value, order="C") for name, value in flatten(tree).items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
