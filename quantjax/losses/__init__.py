@@ -4,6 +4,7 @@ Every loss is one value per row or pixel and the caller averages; the exceptions
 (the quantile, and the terms of `baselines` that are means over the inlier or the outlier pixels).
 """
 
+from quantjax.losses.baselines import pebal_loss, rba_loss
 from quantjax.losses.likelihood import (
     DrawMasks,
     LogLikelihood,
@@ -25,8 +26,10 @@ __all__ = [
     "likelihood_ratio_loss",
     "mean_nll",
     "min_nll",
+    "pebal_loss",
     "pixel_cross_entropy",
     "quantile_nll",
     "quantile_rows",
+    "rba_loss",
     "valid",
 ]
