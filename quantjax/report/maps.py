@@ -13,7 +13,7 @@ import numpy as np
 from quantjax.checks import check_shape
 
 ANOMALY, IGNORE = 1, 255
-THUMBNAIL = 320  # pixels wide
+THUMBNAIL = 240  # pixels wide
 GAP = 4  # pixels between thumbnails
 ORANGE = (235, 104, 52)
 COLOURS = "inferno"

@@ -1,5 +1,6 @@
 import itertools
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -124,14 +125,51 @@ for size in ((7, 11), (3, 5)):
 """
 
 
-def test_four_devices_give_what_one_gives():
+TWO_PROCESSES = """
+import sys
+import numpy as np
+from quantjax.parallel import connect_hosts
+path, address, index = sys.argv[1:]
+connect_hosts(address, 2, int(index))
+from quantjax.inference import sliding
+from test_windows import finish, network
+run = sliding(network, finish, window=(4, 6), stride=(3, 4), batch_size=3)
+image = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
+np.savez(path, **run(np.float32(0.5), image))
+"""
+
+
+def start(program, *arguments, flags=""):
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_backend_optimization_level=0 {flags}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1]))),
     }
-    subprocess.run([sys.executable, "-c", FOUR_DEVICES], check=True, env=environment)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], env=environment)
+
+
+def test_four_devices_give_what_one_gives():
+    assert start(FOUR_DEVICES, flags="--xla_force_host_platform_device_count=4").wait(300) == 0
+
+
+def test_two_processes_share_the_windows_and_both_get_the_maps(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    paths = [tmp_path / f"{index}.npz" for index in range(2)]
+    running = [start(TWO_PROCESSES, path, address, index) for index, path in enumerate(paths)]
+    try:
+        assert [process.wait(300) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+    image = np.random.default_rng(0).integers(0, 256, (7, 11, 3), np.uint8)
+    want = by_loop(np.float32(0.5), image, (4, 6), (3, 4))
+    for path in paths:
+        with np.load(path) as got:
+            for name in want:
+                np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
