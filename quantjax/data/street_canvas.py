@@ -38,6 +38,10 @@ class Camera(NamedTuple):
         u = self.centre + self.focal * (np.asarray(x) + self.lateral(z)) / z
         return np.stack(np.broadcast_arrays(u, self.horizon + self.focal * (self.height - np.asarray(y)) / z), axis=-1)
 
+    def ceiling(self, z: float) -> float:
+        """The height in metres that the upper edge of the picture shows at distance z."""
+        return self.height + self.horizon / self.focal * z
+
 
 class Canvas(NamedTuple):
     """The picture so far, painted far to near; what is far fades into the haze."""
@@ -77,18 +81,16 @@ class Canvas(NamedTuple):
         if box is None:
             return
         size = (box[2] - box[0]) * _FINE, (box[3] - box[1]) * _FINE
-        picture, mask = Image.new("RGB", size, _bytes(shapes[0][1])), Image.new("L", size)
-        pen, stencil = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
+        picture = Image.new("RGBA", size, (*_bytes(shapes[0][1]), 0))
+        pen = ImageDraw.Draw(picture)
         for points, colour in shapes:
-            corners = _corners(points, box)
-            pen.polygon(corners, fill=_bytes(colour))
-            stencil.polygon(corners, fill=255)
-        gloss = np.linspace(1.2 / 255, 0.85 / 255, box[3] - box[1], dtype=np.float32)[:, None, None]
-        seen = np.minimum(np.asarray(picture.reduce(_FINE)) * gloss, 1)
-        self.paint(box, seen, np.asarray(mask.reduce(_FINE)) / np.float32(255), z, label)
+            pen.polygon(_corners(points, box), fill=(*_bytes(colour), 255))
+        drawn = np.asarray(picture.reduce(_FINE)) / np.float32(255)
+        gloss = np.linspace(1.2, 0.85, box[3] - box[1], dtype=np.float32)[:, None, None]
+        self.paint(box, np.minimum(drawn[..., :3] * gloss, 1), drawn[..., 3], z, label)
 
-    def textured(self, corners: np.ndarray, texture: np.ndarray, z: float, label: int) -> None:
-        """A texture [h, w, 3] in perspective; corners [4, 2]: its lower left, lower right, upper right, upper left."""
+    def textured(self, corners: np.ndarray, texture: np.ndarray, light: float, z: float, label: int) -> None:
+        """A texture [h, w, 3] in perspective, times light; corners [4, 2] from its lower left anticlockwise."""
         from PIL import Image
 
         box = self.box(corners)
@@ -100,7 +102,7 @@ class Canvas(NamedTuple):
         size, mean = (box[2] - box[0], box[3] - box[1]), _bytes(texture.mean((0, 1)))
         how = Image.Transform.PERSPECTIVE, mapping.tolist(), Image.Resampling.BILINEAR
         seen = np.asarray(picture.transform(size, *how, fillcolor=mean)) / np.float32(255)
-        self.paint(box, seen, inside(corners, box), z, label)
+        self.paint(box, np.minimum(seen * np.float32(light), 1), inside(corners, box), z, label)
 
 
 def inside(points: np.ndarray, box: Box) -> np.ndarray:
@@ -113,7 +115,7 @@ def inside(points: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _corners(points: np.ndarray, box: Box) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in ((points - box[:2]) * _FINE).tolist()]
+    return [tuple(corner) for corner in ((points - box[:2]) * _FINE).tolist()]
 
 
 def _bytes(colour: np.ndarray) -> tuple[int, ...]:

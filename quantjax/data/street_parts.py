@@ -29,34 +29,44 @@ class Scene(NamedTuple):
 def building(scene: Scene, side: int, x: float, near: float, far: float) -> None:
     """A house beside the road from z = near to far: its wall along the road, its end wall, at times a pitched roof."""
     canvas, camera, rng, sun = scene
+    near = _in_sight(scene, x, near, far)
     height, depth = rng.uniform(5, 17), rng.uniform(8, 12)
-    grain = float(np.clip(camera.focal / near, 3, 9))  # texture pixels per metre
-    size = max(8, int(height * grain)), max(8, int((far - near) * grain))
-    texture = textures.facade(rng, *size, storey=rng.uniform(2.8, 3.6) * grain)
     lit, unlit = (1.08, 0.72) if side * sun < 0 else (0.78, 1.0)
     outer, middle = x + side * depth, (near + far) / 2
-    if rng.random() < 0.4:
+    grain = float(np.clip(camera.focal / near, 3, 9))  # texture pixels per metre
+    seen = min(height, camera.ceiling(far))  # what is above the picture is not drawn
+    size = max(8, int(seen * grain)), max(8, int((far - near) * grain))
+    texture = textures.facade(rng, *size, storey=rng.uniform(2.8, 3.6) * grain)
+    if seen == height and rng.random() < 0.4:
         ridge, top, tiles = x + side * depth / 2, height + rng.uniform(1.5, 3.5), textures.pick(rng, _TILES, 0.15)
         slope = camera.project([x, ridge, ridge, x], [height, top, top, height], np.array([near, near, far, far]))
         canvas.polygon(slope, tiles * lit, middle, BUILDING)
         gable = camera.project([x, outer, ridge], [height, height, top], near)
         canvas.polygon(gable, texture[:2].mean((0, 1)) * unlit, near, BUILDING)
     for foot, light in ((((x, near), (outer, near)), unlit), (((x, near), (x, far)), lit)):
-        _wall(scene, foot, height, np.minimum(texture * light, 1), BUILDING)
+        _wall(scene, foot, seen, texture, light, BUILDING)
 
 
 def hedge(scene: Scene, x: float, near: float, far: float) -> None:
     """A clipped hedge along the road from z = near to far."""
+    near = _in_sight(scene, x, near, far)
     grain, height = float(np.clip(scene.camera.focal / near, 3, 14)), scene.rng.uniform(0.8, 2.2)
     texture = textures.foliage(scene.rng, max(6, int(height * grain)), max(8, int((far - near) * grain)))
-    _wall(scene, ((x, near), (x, far)), height, texture, VEGETATION)
+    _wall(scene, ((x, near), (x, far)), height, texture, 1.0, VEGETATION)
 
 
-def _wall(scene: Scene, foot: Any, height: float, texture: np.ndarray, label: int) -> None:
+def _in_sight(scene: Scene, x: float, near: float, far: float) -> float:
+    """Where a wall along the road comes into the picture, or a little before."""
+    camera = scene.camera
+    reach = max(camera.centre, scene.canvas.label.shape[1] - camera.centre)
+    return min(max(near, 0.8 * camera.focal * abs(x + camera.lateral(far)) / reach), far - 1)
+
+
+def _wall(scene: Scene, foot: Any, height: float, texture: np.ndarray, light: float, label: int) -> None:
     """An upright rectangle over two ground points (x, z)."""
     (x0, z0), (x1, z1) = foot
     corners = scene.camera.project([x0, x1, x1, x0], [0, 0, height, height], np.array([z0, z1, z1, z0]))
-    scene.canvas.textured(corners, texture, (z0 + z1) / 2, label)
+    scene.canvas.textured(corners, texture, light, (z0 + z1) / 2, label)
 
 
 def tree(scene: Scene, x: float, z: float) -> None:
@@ -119,42 +129,38 @@ def car(scene: Scene, x: float, z: float, away: bool) -> None:
     outline = _VAN if van else _HATCHBACK
     outline = outline if away else outline * [-1, 1] + [1, 0]
     inner = -1 if x + camera.lateral(z) > 0 else 1  # the side that shows
-    flank = _flank(outline, size, away, paint * rng.uniform(0.65, 0.95), glass)
-    shapes = [(points * [inner, 1, 1], colour) for points, colour in flank] + _end(size, away, paint, glass)
-    x_y_z = np.concatenate([points for points, _ in shapes]) + np.array([x, 0, z])
-    corners = np.split(camera.project(*x_y_z.T), np.cumsum([len(points) for points, _ in shapes])[:-1])
-    canvas.polygons([(seen, colour) for seen, (_, colour) in zip(corners, shapes, strict=True)], z, CAR)
+    flank, end = _flank(outline, size, away, paint * rng.uniform(0.65, 0.95), glass), _end(away, paint, glass)
+    along, up = np.concatenate([points for points, _ in flank]).T
+    out = inner * (0.5 - 0.12 * np.clip((up - 0.6) / 0.4, 0, 1))  # the cabin leans inwards
+    across, rise = np.concatenate([points for points, _ in end]).T
+    metres = np.array([np.r_[out, across / 2], np.r_[up, rise], np.r_[along, 0 * across]]) * np.array(size)[:, None]
+    cuts = np.cumsum([len(points) for points, _ in flank + end])[:-1]
+    corners = np.split(camera.project(*(metres + np.array([[x], [0], [z]]))), cuts)
+    canvas.polygons([(seen, colour) for seen, (_, colour) in zip(corners, flank + end, strict=True)], z, CAR)
 
 
 def _flank(outline: np.ndarray, size: tuple, away: bool, paint: np.ndarray, glass: np.ndarray) -> list[Polygon]:
-    """A side of a car: points (outwards, up, along) [N, 3] in metres and their colours; the cabin leans inwards."""
-    width, height, length = size
+    """The side of a car: points (along, up) [N, 2] as shares of length and height, and their colours."""
+    _, height, length = size
     first, last = (0.12, 0.72) if away else (0.28, 0.88)
     window = np.array([(first, 0.64), (first + 0.08, 0.95), (last - 0.1, 0.95), (last, 0.64)])
-    turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     rim = np.stack([np.cos(turn) / length, np.sin(turn) / height], axis=1)
     parts = [(outline, paint), (window, glass)]
     for hub in (0.18, 0.8):
         parts += [(rim * r + [hub, 0.32 / height], tone) for r, tone in ((0.32, _TYRE), (0.19, _HUB))]
-    shapes = []
-    for points, colour in parts:
-        along, up = points.T
-        out = width * (0.5 - 0.12 * np.clip((up - 0.6) / 0.4, 0, 1))
-        shapes.append((np.stack([out, up * height, along * length], axis=1), colour))
-    return shapes
+    return parts
 
 
-def _end(size: tuple, away: bool, paint: np.ndarray, glass: np.ndarray) -> list[Polygon]:
-    """The rear or front of a car: points (across, up, along) [N, 3] in metres and their colours."""
+def _end(away: bool, paint: np.ndarray, glass: np.ndarray) -> list[Polygon]:
+    """The rear or front of a car: points (across, up) [N, 2] as shares of half its width and its height; colours."""
     lamp = np.array([0.7, 0.08, 0.06] if away else [0.95, 0.93, 0.8])
     body = [(-1, 0.18), (1, 0.18), (1, 0.55), (0.94, 0.66), (0.76, 1), (-0.76, 1), (-0.94, 0.66), (-1, 0.55)]
     window = [(-0.82, 0.66), (0.82, 0.66), (0.68, 0.95), (-0.68, 0.95)]
     parts = [(_pane(a, 0.1, 0, 0.3), _TYRE) for a in (-0.8, 0.8)]
-    parts += [(body, paint), (_pane(0, 1, 0.16, 0.28), paint * 0.45), (window, glass)]
-    parts += [(_pane(a, 0.14, 0.45, 0.57), lamp) for a in (-0.8, 0.8)] + [(_pane(0, 0.26, 0.32, 0.41), _PLATE)]
-    scale = np.array([[size[0] / 2, 0, 0], [0, size[1], 0]])
-    return [(np.array(points) @ scale, colour) for points, colour in parts]
+    parts += [(np.array(body), paint), (_pane(0, 1, 0.16, 0.28), paint * 0.45), (np.array(window), glass)]
+    return parts + [(_pane(a, 0.14, 0.45, 0.57), lamp) for a in (-0.8, 0.8)] + [(_pane(0, 0.26, 0.32, 0.41), _PLATE)]
 
 
-def _pane(middle: float, half: float, low: float, high: float) -> list[tuple[float, float]]:
-    return [(middle - half, low), (middle + half, low), (middle + half, high), (middle - half, high)]
+def _pane(middle: float, half: float, low: float, high: float) -> np.ndarray:
+    return middle * np.array([(1, 0)] * 4) + np.array([(-half, low), (half, low), (half, high), (-half, high)])

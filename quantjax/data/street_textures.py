@@ -90,11 +90,11 @@ def facade(rng: np.random.Generator, height: int, width: int, storey: float = 0.
     image = shade(wall, grain, 0.07 * field(rng, height, width, height / 2), ledges)
     image[frame] = np.clip(wall * rng.uniform(0.6, 1.5), 0, 0.95)
     glass = rng.uniform(0.06, 0.45, (row.max() + 1, column.max() + 1, 1)) * np.array([0.85, 0.95, 1.1])
-    panes = glass[row[:, None], column[None]] * (0.75 + 0.5 * np.clip(tall, 0, 1))[:, None, None]
+    panes = (glass[row] * (0.75 + 0.5 * tall)[:, None, None]).astype(np.float32)[:, column]
     if rng.random() < 0.4:  # the ground floor is shops: dark glass under a coloured band
         floor, band = (y < 0.7)[:, None] & (wide < 0.42), (y > 0.7) & (y < 0.92)
         image[band], window = pick(rng, _PAINTS, 0.1), np.where(y[:, None] < 1, floor, window)
-    return np.where(window[..., None], panes, image).astype(np.float32).clip(0, 1)
+    return np.where(window[..., None], panes, image)
 
 
 def foliage(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -71,11 +71,12 @@ def render(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarra
         height=rng.uniform(1.3, 2.1),
         shift=rng.uniform(-2.5, 2.5),
         yaw=rng.normal(0, 0.06),
-        bend=rng.normal(0, 0.004) * (rng.random() < 0.6),
+        bend=rng.normal(0, 0.004) if rng.random() < 0.6 else 0.0,
     )
     road = rng.uniform(3.2, 6.5)  # half of its width, metres
     pavement = road + rng.uniform(1.5, 4.0)  # where it ends
-    scene = Scene(_backdrop(rng, camera, height, width), camera, rng, rng.choice([-1.0, 1.0]))
+    sun = 1.0 if rng.random() < 0.5 else -1.0
+    scene = Scene(_backdrop(rng, camera, height, width), camera, rng, sun)
     _ground(scene, road, pavement)
     for _, draw in sorted(_things(scene, road, pavement), key=lambda thing: -thing[0]):
         draw()
@@ -108,7 +109,7 @@ def _ground(scene: Scene, road: float, pavement: float) -> None:
     height, width = canvas.label.shape
     top = int(np.ceil(camera.horizon + 0.5))
     z = camera.focal * camera.height / (np.arange(top, height, dtype=np.float32)[:, None] + 0.5 - camera.horizon)
-    x = ((np.arange(width) + 0.5 - camera.centre) / camera.focal).astype(np.float32) * z - camera.lateral(z)
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - camera.centre) / camera.focal) * z - camera.lateral(z)
     fine = camera.focal / z  # pixels per metre
     aside, box = np.abs(x), (0, top, width, height)
     canvas.paint(box, _spread(textures.paving(rng, 96, 96), x, z, 12), np.ones_like(x), 0.0, PAVEMENT)
@@ -191,7 +192,7 @@ def _things(scene: Scene, road: float, pavement: float) -> list[tuple[float, Cal
             near = far + rng.choice([0.0, 0.0, rng.uniform(2, 12)])
         for z in rng.uniform(6, 55, rng.integers(0, 4)):
             add(z, parts.tree, side * rng.uniform(road + 0.8, pavement), z)
-        for z in rng.uniform(4.5, 32, rng.integers(0, 4)):
+        for z in rng.uniform(6, 32, rng.integers(0, 4)):
             add(z, parts.pole, side, side * (road + rng.uniform(0.3, 0.9)), z)
         for z in np.arange(rng.uniform(5, 14), 45, rng.uniform(5.4, 8)) if rng.random() < 0.5 else ():
             if rng.random() < 0.6:
