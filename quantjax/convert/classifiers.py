@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_choice
+from quantjax.convert.compare import check_finite_weights, difference
 from quantjax.convert.files import flatten, read_state_dict, unflatten
 from quantjax.extractors import BACKBONES
 
-SHOWN = 4  # names an error lists before "and n more"
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 HEADS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
 
@@ -76,9 +76,7 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
             f"use them with data of {classes} classes"
         )
     flat = {path: _to_flax(arrays[name], own) for name, (path, _) in wanted.items()}
-    bad = [name for name, (path, _) in wanted.items() if not np.isfinite(flat[path]).all()]
-    if bad:
-        raise ValueError(f"the weights hold NaN or infinity in {_some(bad)}; copy or download them again")
+    check_finite_weights({name: flat[path] for name, (path, _) in wanted.items()})
     return unflatten(flat)
 
 
@@ -146,20 +144,7 @@ def _class_count(arrays: Mapping[str, np.ndarray]) -> int | None:
 
 
 def _difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
-    """What is missing, unexpected or of the wrong shape, "" when all fits."""
-    missing = [name for name in wanted if name not in arrays]
-    unexpected = [name for name in arrays if name not in wanted]
-    shapes = [
-        f"{name} {list(np.shape(arrays[name]))} instead of {list(shape)}"
-        for name, (_, shape) in wanted.items()
-        if name in arrays and np.shape(arrays[name]) != tuple(shape)
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": shapes}
-    return "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return difference(arrays, {name: shape for name, (_, shape) in wanted.items()})
 
 
 def _suspect(state_dict: Mapping[str, np.ndarray]) -> str:

@@ -1,0 +1,34 @@
+"""What separates the arrays of a file from those of a network, in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SHOWN = 4  # names an error lists before "and n more"
+
+
+def difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """What is missing, unexpected or of the wrong shape (names -> shapes are wanted), "" when all fits."""
+    missing = [name for name in wanted if name not in arrays]
+    unexpected = [name for name in arrays if name not in wanted]
+    shapes = [
+        f"{name} {list(np.shape(arrays[name]))} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in arrays and np.shape(arrays[name]) != tuple(shape)
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": shapes}
+    return "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in kinds.items() if names)
+
+
+def check_finite_weights(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError that names the arrays with NaN or infinity."""
+    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if bad:
+        raise ValueError(f"the weights hold NaN or infinity in {some(bad)}; copy or download them again")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,138 @@
+"""The names that published vision transformers give their arrays, and ours for them.
+
+A table maps patterns of whole names without ".weight" / ".bias" to our module, or to our array where a name has no such
+ending. "@0", "@1", "@2" mark queries, keys and values that are stored apart and joined here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from quantjax.extractors.positions import PositionRule
+
+
+class Family(NamedTuple):
+    """One way to name the arrays of a transformer."""
+
+    mark: str  # pattern that only names of this family hold
+    prefix: str  # pattern of what may stand before the names; names without it are then of another network
+    table: Mapping[str, str]
+    ignored: str  # pattern of names that the network has no use for
+    rule: PositionRule = "exact"  # how this source resizes position embeddings without registers
+
+
+def _parts(theirs: Iterable[str], ours: str) -> dict[str, str]:
+    return {pattern: f"{ours}@{i}" for i, pattern in enumerate(theirs)}
+
+
+FACEBOOK = Family(
+    r"^(backbone\.)?blocks\.\d+\.(\d+\.)?attn\.qkv\.weight$",
+    r"backbone\.",
+    {
+        r"cls_token": "class_token",
+        r"pos_embed": "positions",
+        r"register_tokens": "registers",
+        r"patch_embed\.proj": "patches",
+        r"blocks\.(?:\d+\.)?(\d+)\.norm(\d)": r"block_\1/norm\2",
+        r"blocks\.(?:\d+\.)?(\d+)\.attn\.qkv": r"block_\1/attention/qkv",
+        r"blocks\.(?:\d+\.)?(\d+)\.attn\.proj": r"block_\1/attention/out",
+        r"blocks\.(?:\d+\.)?(\d+)\.ls(\d)\.gamma": r"block_\1/scale\2",
+        r"blocks\.(?:\d+\.)?(\d+)\.mlp\.fc1": r"block_\1/mlp/in",
+        r"blocks\.(?:\d+\.)?(\d+)\.mlp\.fc2": r"block_\1/mlp/out",
+        r"norm": "norm",
+    },
+    r"mask_token|head\..*",
+    "offset",
+)
+
+_LAYER = r"encoder\.layer\.(\d+)\."
+HUGGING_FACE = Family(
+    r"embeddings\.cls_token$",
+    r"(dinov2|dinov2_with_registers)\.",
+    {
+        r"embeddings\.cls_token": "class_token",
+        r"embeddings\.position_embeddings": "positions",
+        r"embeddings\.register_tokens": "registers",
+        r"embeddings\.patch_embeddings\.projection": "patches",
+        _LAYER + r"norm(\d)": r"block_\1/norm\2",
+        **_parts(
+            (_LAYER + rf"attention\.(?:attention\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
+            r"block_\1/attention/qkv",
+        ),
+        _LAYER + r"attention\.(?:output\.dense|o_proj)": r"block_\1/attention/out",
+        _LAYER + r"layer_scale(\d)\.lambda1": r"block_\1/scale\2",
+        _LAYER + r"mlp\.fc1": r"block_\1/mlp/in",
+        _LAYER + r"mlp\.fc2": r"block_\1/mlp/out",
+        r"layernorm": "norm",
+    },
+    r"embeddings\.mask_token|classifier\..*",
+)
+
+_LAYER = r"encoder\.layers\.(\d+)\."
+HUGGING_FACE_CLIP = Family(
+    r"embeddings\.class_embedding$",
+    r"(clip\.)?vision_model\.",
+    {
+        r"embeddings\.class_embedding": "class_token",
+        r"embeddings\.position_embedding\.weight": "positions",
+        r"embeddings\.patch_embedding": "patches",
+        r"pre_layrnorm": "pre_norm",
+        _LAYER + r"layer_norm(\d)": r"block_\1/norm\2",
+        **_parts((_LAYER + rf"self_attn\.{n}_proj" for n in "qkv"), r"block_\1/attention/qkv"),
+        _LAYER + r"self_attn\.out_proj": r"block_\1/attention/out",
+        _LAYER + r"mlp\.fc1": r"block_\1/mlp/in",
+        _LAYER + r"mlp\.fc2": r"block_\1/mlp/out",
+        r"post_layernorm": "norm",
+    },
+    r"embeddings\.position_ids",
+)
+
+_LAYER = r"transformer\.resblocks\.(\d+)\."
+OPENAI = Family(
+    r"^(visual\.)?class_embedding$",
+    r"visual\.",
+    {
+        r"class_embedding": "class_token",
+        r"positional_embedding": "positions",
+        r"conv1": "patches",
+        r"ln_pre": "pre_norm",
+        _LAYER + r"ln_(\d)": r"block_\1/norm\2",
+        _LAYER + r"attn\.in_proj_(weight|bias)": r"block_\1/attention/qkv.\2",
+        _LAYER + r"attn\.out_proj": r"block_\1/attention/out",
+        _LAYER + r"mlp\.c_fc": r"block_\1/mlp/in",
+        _LAYER + r"mlp\.c_proj": r"block_\1/mlp/out",
+        r"ln_post": "norm",
+    },
+    r"proj",
+)
+
+FAMILIES = (FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI)
+
+
+def find_family(names: list[str]) -> Family | None:
+    """The family whose mark one of the names holds."""
+    return next((f for f in FAMILIES if any(re.search(f.mark, name) for name in names)), None)
+
+
+def own_part(state_dict: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
+    """The arrays behind the family's prefix, without it, e.g. the visual half of CLIP; all of them if none has it."""
+    matches = {name: re.match(family.prefix, name) for name in state_dict}
+    behind = {name[match.end() :]: state_dict[name] for name, match in matches.items() if match}
+    return behind or dict(state_dict)
+
+
+def our_name(name: str, family: Family) -> str | None:
+    """A foreign name -> our module and ending, e.g. "block_0/norm1.weight"; "" if of no use, None if unknown."""
+    if re.fullmatch(family.ignored, name):
+        return ""
+    stem, _, ending = name.rpartition(".")
+    for whole, tail in ((name, ""), (stem, f".{ending}")):
+        for theirs, ours in family.table.items():
+            match = re.fullmatch(theirs, whole)
+            if match and tail in ("", ".weight", ".bias"):
+                return match.expand(ours) + tail
+    return None
