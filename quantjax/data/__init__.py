@@ -1,4 +1,4 @@
-"""Image data sets, from files to uint8 arrays.
+"""Image data sets, from files to uint8 arrays: images with one label, and street scenes with one per pixel.
 
 - `sources`  names and paths -> random-access sources: `open_source("cifar10", data_dir, split="train")`
 - `readers`  the sources themselves: CIFAR pickles, SVHN .mat, image folders, .npz, prepared TFDS sets
@@ -8,6 +8,18 @@
 - `augment`  random flip and crop, in JAX
 - `bundled`  sets that need no download
 
-A source yields {"image": uint8 [H, W, 3], "label": int} per row; label -1 means "has none". Importing this package
+Street scenes and what is pasted into them:
+
+- `scenes`   names -> scenes: `open_scenes("camvid", data_dir, "train", height=240)`
+- `driving`  the readers: CamVid, Cityscapes, RoadAnomaly, Fishyscapes, SegmentMeIfYouCan; `pairs` decodes and resizes
+- `streets`  rendered scenes that need no download
+- `objects`  names and folders -> objects cut out by their masks: `open_objects("cutouts", data_dir, "train")`
+- `cutouts`, `coco`, `street_objects`  their sources
+- `mix`      objects pasted into scenes, for training and as an evaluation set
+- `loader`   endless training batches, decoded ahead; `resident` keeps decoded rows in memory
+- `jitter`   random flip and colour jitter, in JAX
+
+A source yields {"image": uint8 [H, W, 3], "label": int} per row; label -1 means "has none". A scene has
+"label": uint8 [H, W] and a "name", an object "mask": bool [h, w], "name" and "class_name". Importing this package
 loads neither JAX nor Pillow.
 """
