@@ -32,7 +32,7 @@ class PlainLevels(nn.Module):
         self.norm1a = nn.BatchNorm2d(width)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        finest = self.double1b(self.norm1a(F.gelu(self.double1a(maps[0]))))
+        finest = self.double1b(F.gelu(self.norm1a(self.double1a(maps[0]))))
         return [finest, self.double2(maps[1]), maps[2], F.max_pool2d(maps[3], 2, 2)]
 
 
@@ -52,8 +52,9 @@ class FeaturePyramid(nn.Module):
         self.heads = nn.ModuleList(nn.ModuleList(Unit(channels) for _ in range(max(i, 1))) for i in range(4))
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        levels = [norm(x) for norm, x in zip(self.norms, self.levels(maps) if self.levels else maps, strict=True)]
+        levels = [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
         if self.levels:
+            levels = self.levels(levels)
             tokens = self.tokens2(F.relu(self.tokens1(maps[3].permute(0, 2, 3, 1))))
             levels[2] = torch.cat([levels[2], tokens.permute(0, 3, 1, 2)], 1)
         levels = [lateral(x) for lateral, x in zip(self.laterals, levels, strict=True)]

@@ -3,7 +3,7 @@
 The decoder of UEM (Nayal, Shoeb & Güney 2024, arXiv 2409.06424), a feature pyramid network (Lin et al., CVPR 2017) with
 the added-up scale heads of semantic FPN (Kirillov et al., CVPR 2019):
 
-1. four levels of strides s, 2 s, 4 s, 8 s: those of a pyramid backbone, normalised, or made from the maps of a plain
+1. four normalised levels of strides s, 2 s, 4 s, 8 s: those of a pyramid backbone, or made from the maps of a plain
    transformer, which all have the same size, by transposed convolutions and pooling;
 2. lateral 1x1 convolutions, each level added to the nearest-resized one above it, a 3x3 convolution per level;
 3. heads of 3x3 convolution, batch norm, ReLU and doubling per level, brought to the finest level's size and added up.
@@ -101,81 +101,34 @@ class MapNorm(nn.Module):
 
     dtype: Any = jnp.float32
 
+    @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, h, w, C] -> the same shape in `dtype`; statistics in float32."""
-        scale, bias = (weight.reshape(1, 1, 1, -1) for weight in self.weights(x.shape[-1]))
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         x = x.astype(jnp.float32)
         x = x - x.mean((1, 2, 3), keepdims=True)
         variance = jnp.square(x).mean((1, 2, 3), keepdims=True)
-        return (x * jax.lax.rsqrt(variance + EPSILON) * scale + bias).astype(self.dtype)
-
-    @nn.compact
-    def weights(self, width: int) -> tuple[Array, Array]:
-        """Scale [width] and bias [width], float32."""
-        scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
-        return scale, self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
+        x = x * jax.lax.rsqrt(variance + EPSILON) * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+        return x.astype(self.dtype)
 
 
-class Level(nn.Module):
-    """Map norm and lateral 1x1 convolution; `more` channels join after the norm."""
+class DoubledLateral(nn.Module):
+    """Doubling to C channels and the lateral 1x1 convolution, multiplied into one doubling as nothing is between them.
 
-    channels: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, more: Array | None = None) -> Array:
-        """[B, h, w, C] and more [B, h, w, E] -> [B, h, w, channels]."""
-        x = MapNorm(self.dtype, name="norm")(x)
-        x = x if more is None else jnp.concatenate([x, more], -1)
-        return Linear(self.channels, self.dtype, name="lateral")(x)
-
-
-class DoubledLevel(nn.Module):
-    """Doubling, map norm and lateral convolution as one doubling: the map of C channels between them is never made.
-
-    All three are linear but for the norm's mean m and variance v of y_p = x K_p + k, over the four kernels K_p that
-    double a pixel. These follow from the mean and covariance of x over an image's positions: with Y [4, C] the mean of
-    y, m = mean(Y) and v = <cov(x), sum_p K_p K_p'> / 4 C + mean((Y - m)^2). Then, with s and o of the norm, W and c of
-    the lateral and S = diag(s), the result is (x K_p + k - m) S W / sqrt(v + eps) + o W + c. With C three times
-    `channels` that is half the arithmetic.
+    With C three times `channels` that is a quarter of the arithmetic, and the largest map is never made.
     """
 
     channels: int
     dtype: Any = jnp.float32
 
-    def setup(self) -> None:
-        """Declare the three layers that this one stands for."""
-        self.norm = MapNorm(self.dtype)
-        self.lateral = Linear(self.channels, self.dtype)
-
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, h, w, C] -> [B, 2 h, 2 w, channels]."""
-        width = x.shape[-1]
-        kernel, shift = Doubling(width, name="double").weights(width)
-        (scale, offset), (lateral, bias) = self.norm.weights(width), self.lateral.weights(width)
-        mean, variance = _doubled_statistics(x, kernel, shift)
-        deviation = jax.lax.rsqrt(variance + EPSILON)
-        scaled = scale[:, None] * lateral
-        constant = (shift[None] - mean) @ scaled * deviation + (offset @ lateral + bias)[None]
-        y = spread(x.astype(self.dtype), (kernel @ scaled).astype(self.dtype))
-        each = (slice(None), None, None)
-        return (y * deviation[each] + constant[each]).astype(self.dtype)
-
-
-def _doubled_statistics(x: Array, kernel: Array, shift: Array) -> tuple[Array, Array]:
-    """Mean [B, 1] and biased variance [B, 1] of each doubled image, over positions and channels, in float32."""
-    b, h, w, c = x.shape
-    rows = x.reshape(b, h * w, c)
-    centre = rows.mean(1, dtype=jnp.float32)
-    rows = (rows - centre[:, None]).astype(x.dtype)
-    covariance = jnp.einsum("bnc,bnd->bcd", rows, rows, preferred_element_type=jnp.float32) / (h * w)
-    flat = kernel.reshape(c, -1)
-    means = (centre @ flat).reshape(b, 4, -1) + shift[None, None]
-    mean = means.mean((1, 2), keepdims=True)
-    inner = jnp.einsum("bcd,cd->b", covariance, flat @ flat.T) / flat.shape[1]
-    variance = jnp.maximum(inner, 0.0)[:, None] + jnp.square(means - mean).mean((1, 2))[:, None]
-    return mean[:, 0], variance
+        kernel, shift = Doubling(x.shape[-1], name="double").weights(x.shape[-1])
+        lateral, bias = Linear(self.channels, name="lateral").weights(x.shape[-1])
+        y = spread(x.astype(self.dtype), (kernel @ lateral).astype(self.dtype))
+        return y + (shift @ lateral + bias).astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class ScaleHead(nn.Module):
@@ -215,7 +168,7 @@ class FeaturePyramid(nn.Module):
         """Four maps [B, h_i, w_i, C_i] -> [B, h', w', channels] float32. Raises ValueError for other shapes."""
         check_choice("kind", self.kind, KINDS)
         _check_maps(maps, self.kind)
-        levels = self._plain_levels(maps, mode) if self.kind == "plain" else self._levels(maps)
+        levels = self._plain_levels(maps, mode) if self.kind == "plain" else self._pyramid_levels(maps)
         for i in (2, 1, 0):
             levels[i] = levels[i] + resize.nearest(levels[i + 1], levels[i].shape[1:3])
         levels = [Conv(self.channels, dtype=self.dtype, name=f"output{i}")(x) for i, x in enumerate(levels, 1)]
@@ -225,21 +178,22 @@ class FeaturePyramid(nn.Module):
             total = total + resize.bilinear(x, total.shape[1:3], corners=True).astype(jnp.float32)
         return total
 
-    def _levels(self, maps: Sequence[Array]) -> list[Array]:
-        return [Level(self.channels, self.dtype, name=f"level{i}")(x) for i, x in enumerate(maps, 1)]
+    def _pyramid_levels(self, maps: Sequence[Array]) -> list[Array]:
+        maps = [MapNorm(self.dtype, name=f"norm{i}")(x) for i, x in enumerate(maps, 1)]
+        return [Linear(self.channels, self.dtype, name=f"lateral{i}")(x) for i, x in enumerate(maps, 1)]
 
     def _plain_levels(self, maps: Sequence[Array], mode: Mode) -> list[Array]:
         """Levels of 4, 2, 1 and 1/2 times the size of the maps; the last map's tokens join the third."""
-        dtype = self.dtype
-        first = Doubling(maps[0].shape[-1], dtype, name="first_double")(maps[0])
-        first = BatchNorm(dtype, name="first_norm")(nn.gelu(first, approximate=False), mode)
+        channels, dtype = self.channels, self.dtype
         tokens = nn.relu(Linear(self.token_hidden, dtype, name="tokens1")(maps[3]))
-        tokens = Linear(self.channels, dtype, name="tokens2")(tokens)
+        tokens = Linear(channels, dtype, name="tokens2")(tokens)
+        first, second, third, fourth = (MapNorm(dtype, name=f"norm{i}")(x) for i, x in enumerate(maps, 1))
+        first = BatchNorm(dtype, name="first_norm")(Doubling(first.shape[-1], dtype, name="first_double")(first), mode)
         return [
-            DoubledLevel(self.channels, dtype, name="level1")(first),
-            DoubledLevel(self.channels, dtype, name="level2")(maps[1]),
-            Level(self.channels, dtype, name="level3")(maps[2], tokens),
-            Level(self.channels, dtype, name="level4")(nn.max_pool(maps[3].astype(dtype), (2, 2), (2, 2))),
+            DoubledLateral(channels, dtype, name="level1")(nn.gelu(first, approximate=False)),
+            DoubledLateral(channels, dtype, name="level2")(second),
+            Linear(channels, dtype, name="lateral3")(jnp.concatenate([third, tokens], -1)),
+            Linear(channels, dtype, name="lateral4")(nn.max_pool(fourth, (2, 2), (2, 2))),
         ]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def to_variables(state: dict[str, np.ndarray]) -> dict:
+def to_variables(state: dict[str, np.ndarray], kind: str = "plain") -> dict:
     """Variables of quantjax.extractors.fpn.FeaturePyramid for a state of benchmarks/peers/fpn_torch.py."""
     variables: dict = {"params": {}, "batch_stats": {}}
     for name, value in state.items():
         if name.endswith("num_batches_tracked"):
             continue
-        path, leaf = _place(name.split("."))
+        path, leaf = _place(name.split("."), kind)
         running = leaf in ("running_mean", "running_var")
         node = variables["batch_stats" if running else "params"]
         for key in path:
@@ -21,7 +21,7 @@ def to_variables(state: dict[str, np.ndarray]) -> dict:
     return variables
 
 
-def _place(parts: list[str]) -> tuple[list[str], str]:
+def _place(parts: list[str], kind: str) -> tuple[list[str], str]:
     *path, leaf = parts
     room, *rest = path
     if room in ("tokens1", "tokens2"):
@@ -32,7 +32,8 @@ def _place(parts: list[str]) -> tuple[list[str], str]:
     level = int(rest[0]) + 1
     if room == "heads":
         return [f"head{level}", f"{rest[2]}{rest[1]}"], leaf
-    return ([f"output{level}"] if room == "outputs" else [f"level{level}", room.removesuffix("s")]), leaf
+    plain = room == "laterals" and level < 3 and kind == "plain"
+    return [f"level{level}", "lateral"] if plain else [f"{room[:-1]}{level}"], leaf
 
 
 def _leaf(name: str, value: np.ndarray, owner: str) -> tuple[str, np.ndarray]:
@@ -45,5 +46,5 @@ def _leaf(name: str, value: np.ndarray, owner: str) -> tuple[str, np.ndarray]:
         return "kernel", value.transpose(0, 2, 3, 1)  # [C, F, 2, 2]
     if value.ndim == 4:
         value = value.transpose(2, 3, 1, 0)
-        return "kernel", value[0, 0] if owner == "lateral" else value
+        return "kernel", value[0, 0] if owner.startswith("lateral") else value
     return "kernel", value.T
