@@ -5,7 +5,7 @@ from quantjax.report.files import (
     read_jsonl,
     write_json,
     write_results,
-    write_segmentation_results,
+    write_scenes,
     write_text,
 )
 from quantjax.report.maps import Example
@@ -21,6 +21,6 @@ __all__ = [
     "read_jsonl",
     "write_json",
     "write_results",
-    "write_segmentation_results",
+    "write_scenes",
     "write_text",
 ]

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.report import page, segmentation
+from quantjax.report import page as images
+from quantjax.report import segmentation
 from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
 from quantjax.report.schema import IMAGES, SCHEMA, SEGMENTATION, Schema, check_all_finite, check_results
@@ -39,23 +40,29 @@ def write_results(
     Raises ValueError for a missing key, a rate outside 0..100 or a number that is not finite; nothing is written then.
     """
     results = _checked(results, IMAGES)
-    _write(Path(directory), results, page.to_text(results), page.render(results, scores or {}, curves))
+    _write(Path(directory), results, images.to_text(results), images.render(results, scores or {}, curves))
 
 
-def write_segmentation_results(
-    directory: str | Path, results: Mapping[str, Any], *, examples: Mapping[str, Sequence[Example]] | None = None
+def write_scenes(
+    directory: str | Path,
+    results: Mapping[str, Any],
+    *,
+    scenes: Mapping[str, Sequence[Example]] | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Write results.md, report.html and, last, results.json of anomaly segmentation into `directory`.
 
     `results` holds rows, one per variant, method and evaluation set (variant, method, dataset, ap, fpr95, auroc,
     component_f1 in percent, the last None where not measured, score_seconds, images_per_second), and miou ({before,
     after} the second stage, percent), parameters, inlier, config, versions, device, seed, seconds. The positive class
-    is the outlier. note and further keys are as in write_results. `examples` per evaluation set become rows of maps.
+    is the outlier. note and further keys are as in write_results. `scenes` per evaluation set become rows of maps,
+    `class_names` [K] the legend of those that hold predicted classes.
 
     Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
     """
     results = _checked(results, SEGMENTATION)
-    _write(Path(directory), results, segmentation.to_text(results), segmentation.render(results, examples or {}))
+    page = segmentation.render(results, scenes or {}, class_names)
+    _write(Path(directory), results, segmentation.to_text(results), page)
 
 
 def _checked(results: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

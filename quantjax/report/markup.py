@@ -88,5 +88,14 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
     return f'<div class="legend">{"".join(items)}</div>'
 
 
+def colour_legend(entries: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """Names with a patch of their colour (red, green, blue in 0..255)."""
+    items = []
+    for name, colour in entries:
+        patch = f'<rect width="22" height="10" fill="rgb{tuple(map(int, colour))}"/>'
+        items.append(f'<span class="key"><svg class="swatch" viewBox="0 0 22 10">{patch}</svg>{escape(name)}</span>')
+    return f'<div class="legend">{"".join(items)}</div>'
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -11,13 +11,13 @@ from quantjax.report.maps import Example
 from quantjax.report.tables import ap_fpr_table, auroc_component_table, speed_table, to_markdown, unique
 
 
-def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]]) -> str:
+def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]) -> str:
     """The page as text; raises ValueError for maps that do not fit their image."""
     table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
     sections = [
         markup.tiles(_tiles(results)),
         markup.section("results", table.title, markup.table(table)),
-        *(_maps(name, shown) for name, shown in examples.items() if shown),
+        *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
         markup.section("more", "More tables", "".join(map(markup.titled_table, more))),
         markup.settings(results, ("config", "versions"), hidden=("rows", "miou", "note")),
     ]
@@ -58,18 +58,23 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _maps(name: str, examples: Sequence[Example]) -> str:
+def _maps(name: str, examples: Sequence[Example], class_names: Sequence[str]) -> str:
     limits = maps.score_limits(examples)
     note = (
         "Label: anomalies orange, ignored pixels grey. Scores: bright is outlying; the colours of each method run from "
         "the 1st to the 99th percentile of its scores over the scenes shown."
     )
+    legend = ""
+    if class_names and any(example.classes is not None for example in examples):
+        legend = markup.colour_legend(zip(class_names, maps.class_colours(len(class_names)), strict=True))
     rows = []
     for example in examples:
         titles = "".join(f"<span>{escape(title)}</span>" for title in maps.columns(example))
         source = f'<img src="{maps.strip(example, limits)}" alt="{escape(example.name)}">'
         rows.append(markup.figure(example.name, f'<div class="strip"><div>{titles}</div>{source}</div>'))
-    return markup.section(f"maps-{escape(name)}", f"Score maps, {name}", f'<p class="hint">{note}</p>{"".join(rows)}')
+    return markup.section(
+        f"maps-{escape(name)}", f"Score maps, {name}", f'<p class="hint">{note}</p>{legend}{"".join(rows)}'
+    )
 
 
 def _percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from quantjax.report import Example, write_segmentation_results
+from quantjax.report import Example, maps, write_scenes
 
 
 def row(method="lr", dataset="road_anomaly", **changes):
@@ -37,7 +37,7 @@ def examples(rng):
 
 
 def test_results_json_follows_the_schema(tmp_path, results):
-    write_segmentation_results(tmp_path, results)
+    write_scenes(tmp_path, results)
     stored = json.loads((tmp_path / "results.json").read_text())
     assert (stored["schema"], stored["positive_class"]) == (1, "outlier")
     assert stored["rows"] == results["rows"]
@@ -46,7 +46,7 @@ def test_results_json_follows_the_schema(tmp_path, results):
 
 
 def test_markdown_has_variants_and_methods_down_and_sets_across(tmp_path, results):
-    write_segmentation_results(tmp_path, results)
+    write_scenes(tmp_path, results)
     lines = (tmp_path / "results.md").read_text().splitlines()
     assert "| Method | road_anomaly | fs_laf | Average |" in lines
     # averages: (92.86 + 79.02) / 2 = 85.94 and (64.77 + 15) / 2 = 39.885, both FPR95 8.95; G-G lacks a set
@@ -59,15 +59,26 @@ def test_markdown_has_variants_and_methods_down_and_sets_across(tmp_path, result
 
 
 def test_page_shows_rows_of_maps_and_needs_no_other_file(tmp_path, results, examples):
-    write_segmentation_results(tmp_path, results, examples=examples)
+    write_scenes(tmp_path, results, scenes=examples)
     page = (tmp_path / "report.html").read_text()
     assert page.count('<img src="data:image/png;base64,') == page.count("src=") == 2
     assert not re.search(r"href\s*=|url\(|@import|<script|<link", page)
     assert page.count("<span>image</span><span>label</span><span>id</span><span>lr</span>") == 2
     assert "frame &amp; 1" in page
     assert "Highest AP: G-G lr, road_anomaly" in page
-    write_segmentation_results(tmp_path, results)
+    write_scenes(tmp_path, results)
     assert "<img" not in (tmp_path / "report.html").read_text()
+
+
+def test_predicted_classes_have_a_legend(tmp_path, results, examples):
+    write_scenes(tmp_path, results, scenes=examples, class_names=["road", "sky"])
+    assert "sky" not in (tmp_path / "report.html").read_text()  # no scene holds classes
+    first = examples["road_anomaly"][0]._replace(classes=np.ones((20, 30), int))
+    write_scenes(tmp_path, results, scenes={"a": [first]}, class_names=["road", "sky"])
+    page = (tmp_path / "report.html").read_text()
+    red, green, blue = maps.class_colours(2)[1]
+    assert f'fill="rgb({red}, {green}, {blue})"/></svg>sky</span>' in page
+    assert "<span>classes</span>" in page
 
 
 @pytest.mark.parametrize(
@@ -87,12 +98,12 @@ def test_wrong_results_are_refused_and_nothing_is_written(tmp_path, results, cha
     results = copy.deepcopy(results)
     change(results)
     with pytest.raises(ValueError, match=message):
-        write_segmentation_results(tmp_path, results)
+        write_scenes(tmp_path, results)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_maps_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, results, examples):
     examples["road_anomaly"][0] = examples["road_anomaly"][0]._replace(label=np.zeros((3, 3), np.uint8))
     with pytest.raises(ValueError, match="label of 'frame & 0'"):
-        write_segmentation_results(tmp_path, results, examples=examples)
+        write_scenes(tmp_path, results, scenes=examples)
     assert list(tmp_path.iterdir()) == []
