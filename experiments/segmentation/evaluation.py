@@ -17,6 +17,7 @@ from experiments.segmentation.objectives import scales
 from quantjax import metrics, resize, scores, segmentation
 from quantjax.extractors import standardise
 from quantjax.inference import sliding
+from quantjax.report import Example
 from quantjax.segmentation import Estimator, Segmentor
 from quantjax.types import Array, PyTree
 
@@ -24,7 +25,7 @@ EXACT_PIXELS = 60_000_000  # above that, pixels are streamed: sorting takes seve
 PREDICTION = "prediction"
 OBSTACLES = ("smiyc_ot", "fs_laf")  # sets of small objects, whose components count from fewer pixels on
 TRACK_PIXELS = 1280 * 720  # the scenes for which the benchmark chose its sizes; on smaller ones they shrink alike
-SHOWN = 6  # scenes of each set in the report
+SHOWN, DRAWN = 6, ("id", "ood", "lr")  # scenes of each set, and their maps, in the report
 
 Scorer = Callable[..., dict[str, np.ndarray]]
 
@@ -33,7 +34,7 @@ class Evaluated(NamedTuple):
     """What the networks do on one evaluation set."""
 
     rows: list[dict[str, Any]]  # one per method, rates in percent
-    scenes: list[dict[str, np.ndarray]]  # image, label and score maps of a few scenes
+    scenes: list[Example]  # a few of them, with their score maps
 
 
 def make_scorer(config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree) -> Scorer:
@@ -101,7 +102,8 @@ def evaluate(
                 np.save(Path(spill) / f"{method}-{i}.npy", maps[method])
             labels.append(row["label"])
             if i in shown:
-                pictures.append({"image": row["image"], "label": row["label"], **{m: maps[m] for m in names}})
+                drawn = {method: maps[method] for method in names if method in DRAWN}
+                pictures.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
             report(i + 1, len(scenes))
         rows = [_row(config, name, method, labels, Path(spill)) for method in names]
     speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}

@@ -13,6 +13,7 @@ from experiments.outcome import versions
 from experiments.segmentation.config import SCRATCH, Settings
 from experiments.segmentation.sets import Sets
 from experiments.segmentation.stages import Fitted, initial_noise
+from quantjax.report import Example, write_scenes
 from quantjax.types import PyTree
 
 __all__ = ["note", "parameters", "public", "sizes", "stages", "versions", "write"]
@@ -84,10 +85,8 @@ def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
 def write(
     folder: Path,
     results: Mapping[str, Any],
-    scenes: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    scenes: Mapping[str, Sequence[Example]],
     class_names: Sequence[str],
 ) -> None:
     """results.json, results.md and report.html."""
-    from quantjax.report import write_scenes
-
     write_scenes(folder, results, scenes=scenes, class_names=class_names)
