@@ -51,7 +51,7 @@ def _ellipse(rng, x, y):
 
 def _polygon(rng, x, y):
     """Convex: the common part of a few half-planes."""
-    turns = np.linspace(0, 2 * np.pi, rng.integers(3, 8), endpoint=False) + rng.uniform(0, 6)
+    turns = np.linspace(0, 2 * np.pi, rng.choice([3, 5, 6, 7]), endpoint=False) + rng.uniform(0, 6)
     away = [np.cos(t) * x + np.sin(t) * y - rng.uniform(0.4, 0.7) for t in turns]
     return (np.max(away, axis=0) < 0) & (x * x + y * y < 1)
 

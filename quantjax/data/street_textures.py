@@ -34,7 +34,7 @@ def field(rng: np.random.Generator, height: int, width: int, cell: float) -> np.
     grid = rng.standard_normal((int(height / cell) + 3, int(width / cell) + 3), dtype=np.float32)
     left, top = rng.random(2)
     box = (left, top, left + width / cell, top + height / cell)
-    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC, box=box)) * 1.4
+    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC, box=box)) * 1.23
 
 
 def shade(colour: np.ndarray, *fields: np.ndarray) -> np.ndarray:
