@@ -160,10 +160,11 @@ def contrast(output: GmmOutput, targets: Array) -> Array:
     Raises ValueError when targets are not at output's resolution. Source: GMMSeg (Liang et al., NeurIPS 2022), eq. 13.
     """
     check_shape("targets", targets, f"[{', '.join(map(str, output.logits.shape[:3]))}]")
-    logits = output.log_density.reshape(*targets.shape, -1)
+    ignored = targets == IGNORE
+    logits = jnp.where(ignored[..., None], 0.0, output.log_density.reshape(*targets.shape, -1))
     components = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     chosen = jnp.sum(jnp.where(components == targets[..., None], logits, 0.0), axis=3)
-    return jnp.where(targets == IGNORE, 0.0, jax.nn.logsumexp(logits, axis=3) - chosen)
+    return jnp.where(ignored, 0.0, jax.nn.logsumexp(logits, axis=3) - chosen)
 
 
 def noise_share(state: GmmState) -> Array:

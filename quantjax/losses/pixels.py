@@ -1,7 +1,8 @@
 """Losses per pixel with an ignored label: cross-entropy over classes and over the likelihood ratio.
 
-Pixels that are ignored give 0 and no gradient; divide the sum by the number of `valid` pixels of the global batch. A
-label that is neither known nor ignored gives NaN, because compiled code cannot raise and a wrong label must show.
+Pixels that are ignored give 0 and no gradient, whatever they hold; divide the sum by the number of `valid` pixels of the
+global batch. A label that is neither known nor ignored gives NaN, because compiled code cannot raise and a wrong label
+must show.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def pixel_cross_entropy(logits: Array, labels: Array, ignore: int = IGNORE) -> A
     """
     check_shape("logits", logits, "[B, h, w, K]")
     check_shape("labels", labels, _shape(logits.shape[:3]))
-    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.int32)
+    labels = labels.astype(jnp.int32)
+    logits = jnp.where((labels == ignore)[..., None], 0.0, logits.astype(jnp.float32))
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     # a comparison, not a gather: its gradient is a comparison too, where that of a gather is a scatter
     chosen = jnp.sum(jnp.where(classes == labels[..., None], logits, 0.0), axis=3)
@@ -45,7 +47,8 @@ def likelihood_ratio_loss(llr: Array, labels: Array) -> Array:
     """
     check_shape("llr", llr, "[B, H, W]")
     check_shape("labels", labels, _shape(llr.shape))
-    llr, labels = llr.astype(jnp.float32), labels.astype(jnp.int32)
+    labels = labels.astype(jnp.int32)
+    llr = jnp.where(labels == IGNORE, 0.0, llr.astype(jnp.float32))
     loss = jax.nn.softplus(jnp.where(labels == 1, -llr, llr))
     return _where_known((labels == 0) | (labels == 1), labels == IGNORE, loss)
 

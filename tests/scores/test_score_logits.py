@@ -16,7 +16,7 @@ def test_logit_scores_are_minus_the_papers_formulas(golden):
     np.testing.assert_allclose(scores.energy(logits, 2.0), -want["energy_t2"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("score", [scores.msp, scores.max_logit, scores.energy])
+@pytest.mark.parametrize("score", [scores.msp, scores.max_logit, scores.energy, scores.entropy, scores.rba])
 def test_confident_rows_score_lower(score):
     sure, unsure = score(jnp.asarray([[9.0, 0.0, 0.0], [0.1, 0.0, 0.0]]))
     assert sure < unsure
@@ -30,11 +30,11 @@ def test_huge_logits_stay_finite_and_exact():
 
 def test_bfloat16_logits_are_scored_in_float32():
     logits = jnp.asarray([[1.0, 2.0]], jnp.bfloat16)
-    for score in (scores.msp, scores.max_logit, scores.energy):
+    for score in (scores.msp, scores.max_logit, scores.energy, scores.entropy, scores.rba):
         assert score(logits).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("score", [scores.msp, scores.max_logit, scores.energy])
+@pytest.mark.parametrize("score", [scores.msp, scores.max_logit, scores.energy, scores.entropy, scores.rba])
 def test_wrong_rank_is_named(score):
     with pytest.raises(ValueError, match="logits must have shape"):
         score(jnp.zeros(3))
