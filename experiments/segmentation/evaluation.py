@@ -88,7 +88,7 @@ def evaluate(
     Score maps wait on disk, beside the run's other files, for the threshold that only all of them decide.
     Raises ValueError when a label does not fit its image or the set shows no anomaly.
     """
-    names = config.methods
+    names: tuple[str, ...] = config.methods
     shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
     pictures, labels, seconds = [], [], 0.0
     score(scenes[0]["image"])  # compiles what depends on the image size

@@ -18,7 +18,7 @@ UNKNOWN_CLASSES = 2  # generic inlier, outlier
 WIDE = 512  # hidden width of projector and token branch (section 3.2); scratch backbones use their own
 ESTIMATOR_UPDATE = 3  # steps between EM updates of the estimator's mixture, 5 for the segmentor's (released code)
 # A memory of 8,000 that takes 20 new rows a step keeps its random start for 400 steps; short runs cannot wait for that.
-SHORT = {"memory": 512, "momentum": 0.9, "update_every": 1, "per_component": 64}
+SHORT: dict[str, Any] = {"memory": 512, "momentum": 0.9, "update_every": 1, "per_component": 64}
 
 
 def segmentor(config: Settings, num_classes: int, overrides: dict[str, Any] | None = None) -> Segmentor:

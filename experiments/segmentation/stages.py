@@ -185,8 +185,8 @@ def fit(
             devices=devices_for(config.batch_size),
         )
     seconds = time.perf_counter() - begun
-    host = jax.tree.map(np.asarray, (state.params, state.model_state))
-    return Fitted(*host, seconds, feed.waited / max(seconds, 1e-9))
+    params, model_state = jax.tree.map(np.asarray, (state.params, state.model_state))
+    return Fitted(params, model_state, seconds, feed.waited / max(seconds, 1e-9))
 
 
 def adam(config: Settings, steps: int) -> optax.GradientTransformation:

@@ -35,7 +35,8 @@ def without_memory(head: PyTree) -> PyTree:
     state = head["state"]
     if not isinstance(state, GmmState):
         return head
-    return head | {"state": state._replace(bank=np.zeros((len(state.pointer), 0, state.mean.shape[-1]), np.float32))}
+    empty: Any = np.zeros((len(state.pointer), 0, state.mean.shape[-1]), np.float32)
+    return head | {"state": state._replace(bank=empty)}
 
 
 def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:

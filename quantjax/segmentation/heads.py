@@ -40,7 +40,8 @@ def linear_head(num_classes: int) -> DenseHead:
 
     def forward(params: PyTree, state: PyTree, x: Array) -> tuple[Array, Any]:
         del state
-        return module.apply({"params": params}, x), None
+        logits: Any = module.apply({"params": params}, x)
+        return logits, None
 
     def learn(state: PyTree, output: Any, labels: Array, axis_name: str | None = None) -> Learned:
         del output, labels, axis_name

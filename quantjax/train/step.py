@@ -94,7 +94,7 @@ class Mean(NamedTuple):
     """A mean over what a device holds, kept in two parts until the devices have added theirs."""
 
     total: Array  # scalar sum
-    count: Array | int  # how many entries the sum has
+    entries: Array | int  # how many entries the sum has
     weight: float = 0.0  # share in the loss; 0 = reported only
 
 
@@ -109,9 +109,10 @@ def objective_of_means(loss_fn: Callable[..., tuple[dict[str, Mean], PyTree]]) -
     def value_and_grad(params: PyTree, model_state: PyTree, batch: PyTree, key: Array, axis_name: str | None = None):
         def part(params: PyTree) -> tuple[Array, Any]:
             means, new_state = loss_fn(params, model_state, batch, key, axis_name)
-            counts = _total({name: jnp.asarray(mean.count, jnp.float32) for name, mean in means.items()}, axis_name)
+            counts = _total({name: jnp.asarray(mean.entries, jnp.float32) for name, mean in means.items()}, axis_name)
             parts = {name: mean.total / jnp.maximum(counts[name], 1.0) for name, mean in means.items()}
-            return sum(mean.weight * parts[name] for name, mean in means.items()), (parts, new_state)
+            weighted = [jnp.float32(mean.weight) * parts[name] for name, mean in means.items()]
+            return jnp.stack(weighted).sum(), (parts, new_state)
 
         (loss, (parts, new_state)), grads = jax.value_and_grad(part, has_aux=True)(params)
         loss, parts, grads = _total((loss, parts, grads), axis_name)
