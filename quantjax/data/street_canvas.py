@@ -61,8 +61,9 @@ class Canvas(NamedTuple):
     def paint(self, box: Box, colour: np.ndarray, cover: np.ndarray, z: float, label: int | None) -> None:
         """Lay colour ([3] or [h, w, 3]) over the box with cover [h, w] in 0..1; label None keeps what is there."""
         part = np.s_[box[1] : box[3], box[0] : box[2]]
-        far = np.float32(1 - np.exp(-z / self.visibility))
-        seen = np.asarray(colour, np.float32) * (1 - far) + self.haze.astype(np.float32) * far
+        far, seen = np.float32(1 - np.exp(-z / self.visibility)), np.asarray(colour, np.float32)
+        if far > 0:
+            seen = seen * (1 - far) + self.haze.astype(np.float32) * far
         self.image[part] += cover.astype(np.float32)[..., None] * (seen - self.image[part])
         if label is not None:
             self.label[part][cover > 0.5] = label

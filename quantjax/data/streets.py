@@ -7,7 +7,7 @@ are exact to the pixel. Light, haze, blur and noise vary from scene to scene.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from operator import index as as_index
 from typing import Any, SupportsIndex
 
@@ -27,10 +27,10 @@ SMALLEST = 28
 
 
 class Streets:
-    """Rendered scenes as SceneRow, labels 0..6 in the order of `class_names`; each is kept once it has been rendered.
+    """Rendered scenes as SceneRow, labels 0..6 in the order of `class_names`; the last 512 rendered are kept.
 
-    Scenes of another size show the same streets only roughly: textures are drawn pixel by pixel. The arrays of a row
-    are read-only, so copy them before painting into them.
+    Scenes of another size are other scenes: textures are drawn pixel by pixel. The arrays of a row are read-only, so
+    copy them before painting into them.
 
     Raises:
         ValueError: split is neither "train" nor "test", or a size under 28 pixels.
@@ -42,8 +42,7 @@ class Streets:
         check_choice("split", split, ROWS)
         if min(size) < SMALLEST:
             raise ValueError(f"size must be at least {SMALLEST} pixels each way, got {tuple(size)}; default: {SIZE}")
-        self.split, self.size, self.seed = split, tuple(size), seed
-        self._rows: dict[int, SceneRow] = {}
+        self.split, self.size, self.seed = split, (int(size[0]), int(size[1])), seed
 
     def __len__(self) -> int:
         """N, the number of scenes: 300 to train on, 60 to test on."""
@@ -54,12 +53,15 @@ class Streets:
         index = as_index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {self.split} is not in 0..{len(self) - 1}")
-        if index not in self._rows:
-            rng = np.random.default_rng([self.seed, list(ROWS).index(self.split), index])
-            image, label = render(rng, *self.size)
-            image.flags.writeable = label.flags.writeable = False
-            self._rows[index] = {"image": image, "label": label, "name": f"street_{self.split}_{index:03d}"}
-        return self._rows[index]
+        return _row(self.seed, self.split, index, self.size)
+
+
+@lru_cache(maxsize=512)
+def _row(seed: int, split: str, index: int, size: tuple[int, int]) -> SceneRow:
+    rng = np.random.default_rng([seed, list(ROWS).index(split), index])
+    image, label = render(rng, *size)
+    image.flags.writeable = label.flags.writeable = False
+    return {"image": image, "label": label, "name": f"street_{split}_{index:03d}"}
 
 
 def render(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,8 +177,7 @@ def _things(scene: Scene, road: float, pavement: float) -> list[tuple[float, Cal
     things: list[tuple[float, Callable[[], None]]] = []
 
     def add(far: float, draw: Callable[..., None], *arguments: Any) -> None:
-        own = scene._replace(rng=np.random.default_rng(rng.integers(2**63)))
-        things.append((far, partial(draw, own, *arguments)))
+        things.append((far, partial(draw, scene, *arguments)))
 
     for side in (-1, 1):
         near, built = rng.uniform(2.5, 9), rng.choice([0.15, 0.6, 0.9])
