@@ -1,8 +1,8 @@
 """Losses per pixel with an ignored label: cross-entropy over classes and over the likelihood ratio.
 
-Pixels that are ignored give 0 and no gradient, whatever they hold; divide the sum by the number of `valid` pixels of the
-global batch. A label that is neither known nor ignored gives NaN, because compiled code cannot raise and a wrong label
-must show.
+Pixels that are ignored give 0 and no gradient, whatever they hold; divide the sum by the number of `valid` pixels of
+the global batch. A label that is neither known nor ignored gives NaN, because compiled code cannot raise and a wrong
+label must show.
 """
 
 from __future__ import annotations

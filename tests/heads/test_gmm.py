@@ -14,9 +14,22 @@ from quantjax.heads.gmm import GmmSettings, GmmState
 SETTINGS = GmmSettings(4, dimension=6, components=3, memory=16, per_component=4, momentum=0.9, update_every=3)
 STEPS = 7
 
-init, forward, update = (
-    jax.jit(gmm.init, static_argnums=1), jax.jit(gmm.forward, static_argnums=0), jax.jit(gmm.update, static_argnums=0)
-)  # fmt: skip
+forward, update = jax.jit(gmm.forward, static_argnums=0), jax.jit(gmm.update, static_argnums=0)
+
+
+def abstract(settings):
+    """Parameters and state as shapes only."""
+    return jax.eval_shape(lambda key: gmm.init(key, settings), jax.random.key(0))
+
+
+def random_state(rng, settings):
+    """A state as `init` makes it, without compiling that."""
+    groups, slots, dimension = abstract(settings)[1].bank.shape
+    mean, bank = (rng.normal(size=(groups, n, dimension)).astype(np.float32) for n in (1, slots))
+    bank, mean = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (bank, mean))
+    mean = jnp.asarray(mean).reshape(settings.num_classes, -1, dimension)
+    zeros = jnp.zeros(groups, jnp.int32)
+    return GmmState(mean, jnp.ones_like(mean), jnp.asarray(bank), zeros, zeros, jnp.zeros((), jnp.int32))
 
 
 def start_of(want):
@@ -146,7 +159,7 @@ def test_extra_memory_of_one_crop_is_bounded():
         output = gmm.forward(settings, params, state, features)
         return jnp.sum(output.logits**2) + jnp.sum(output.log_density**2)
 
-    params, state = jax.eval_shape(lambda key: gmm.init(key, settings), jax.random.key(0))
+    params, state = abstract(settings)
     features = jax.ShapeDtypeStruct((1, 148, 296, 256), jnp.float32)
     memory = compiled_memory(jax.grad(loss, argnums=(0, 1)), params, features, state)
     assert memory.output_size_in_bytes >= 43_808 * 256 * 4
@@ -155,7 +168,7 @@ def test_extra_memory_of_one_crop_is_bounded():
 
 def test_a_donated_bank_is_updated_in_place():
     settings = GmmSettings(3, dimension=16, components=2, memory=4000, update_every=2)
-    _, state = jax.eval_shape(lambda key: gmm.init(key, settings), jax.random.key(0))
+    _, state = abstract(settings)
     shapes = [jax.ShapeDtypeStruct((1, 8, 8, *s), jnp.float32) for s in ((3,), (3, 2), (16,))]
     labels = jax.ShapeDtypeStruct((1, 8, 8), jnp.uint8)
 
@@ -171,7 +184,10 @@ def test_a_donated_bank_is_updated_in_place():
 def test_short_preset_forgets_its_random_start(rng):
     """512 slots, at most 64 new rows a step, momentum 0.9, an update every step: clusters are found, noise is gone."""
     settings = GmmSettings(3, dimension=8, components=2, memory=512, per_component=64, momentum=0.9, update_every=1)
-    params, state = init(jax.random.key(0), settings)
+    params = {
+        name: {"scale": jnp.ones(n), "bias": jnp.zeros(n)} for name, n in (("feature_norm", 8), ("class_norm", 3))
+    }
+    state = random_state(rng, settings)
     assert gmm.noise_share(state) == 1.0
     centres = 3 * rng.normal(size=(3, 8))
 
@@ -194,8 +210,9 @@ def test_short_preset_forgets_its_random_start(rng):
 
 def test_paper_form_is_the_uniform_mixture_without_a_norm(rng):
     settings = SETTINGS._replace(combine="logsumexp", normalisation="none")
-    params, state = init(jax.random.key(1), settings)
-    assert set(params) == {"feature_norm"}
+    assert set(abstract(settings)[0]) == {"feature_norm"}
+    params = {"feature_norm": {"scale": jnp.ones(6), "bias": jnp.zeros(6)}}
+    state = random_state(rng, settings)
     output = forward(settings, params, state, jnp.asarray(rng.normal(size=(1, 2, 2, 6)), jnp.float32))
     want = np.log(np.exp(np.asarray(output.log_density, np.float64)).mean(axis=-1))
     np.testing.assert_allclose(output.logits, want, rtol=1e-5)
@@ -203,8 +220,8 @@ def test_paper_form_is_the_uniform_mixture_without_a_norm(rng):
     np.testing.assert_array_equal(best, np.asarray(output.log_density).max(axis=-1))
 
 
-def test_pixels_that_are_not_finite_take_no_part():
-    _, state = init(jax.random.key(2), SETTINGS)
+def test_pixels_that_are_not_finite_take_no_part(rng):
+    state = random_state(rng, SETTINGS)
     log_density = jnp.zeros((1, 1, 4, 4, 3)).at[0, 0, 1].set(jnp.nan)
     output = gmm.GmmOutput(jnp.eye(4)[None, None], log_density, jnp.ones((1, 1, 4, 6)))
     after, targets = update(SETTINGS, state, output, jnp.asarray([[[0, 1, 254, 3]]], jnp.uint8))
@@ -215,7 +232,8 @@ def test_pixels_that_are_not_finite_take_no_part():
 
 
 def test_start_is_of_unit_length_and_repeats():
-    first, again = (init(jax.random.key(5), SETTINGS)[1] for _ in range(2))
+    start = jax.jit(gmm.init, static_argnums=1)
+    first, again = (start(jax.random.key(5), SETTINGS)[1] for _ in range(2))
     np.testing.assert_array_equal(first.bank, again.bank)
     for vectors in (first.mean, first.bank):
         np.testing.assert_allclose(jnp.linalg.norm(vectors, axis=-1), 1.0, rtol=1e-5)
@@ -241,7 +259,7 @@ def test_wrong_settings_are_named(change, named):
 
 
 def test_wrong_shapes_are_named():
-    params, state = gmm.init(jax.random.key(0), SETTINGS)
+    params, state = abstract(SETTINGS)
     with pytest.raises(ValueError, match=r"features must have shape \[B, h, w, 6\]"):
         gmm.forward(SETTINGS, params, state, jnp.zeros((1, 2, 2, 7)))
     with pytest.raises(ValueError, match=r"state.mean must have shape \[5, 3, 6\]"):
