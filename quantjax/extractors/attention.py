@@ -50,9 +50,8 @@ def _batched(qkv: Array) -> Array:
 def _head_by_head(qkv: Array) -> Array:
     batch, tokens, _, heads, size = qkv.shape
 
-    def one(index: Array) -> Array:
-        start = (index // heads, 0, 0, index % heads, 0)
-        q, k, v = jnp.moveaxis(jax.lax.dynamic_slice(qkv, start, (1, tokens, 3, 1, size))[0, :, :, 0], 1, 0)
+    def one(qkv: Array) -> Array:
+        q, k, v = qkv
         scaled = q * jnp.asarray(size**-0.5, q.dtype)
         logits = jnp.matmul(scaled, k.T, preferred_element_type=jnp.float32)
         weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(1, keepdims=True)))
@@ -60,5 +59,5 @@ def _head_by_head(qkv: Array) -> Array:
         weighted = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return (weighted / total).astype(qkv.dtype)
 
-    out = jax.lax.map(one, jnp.arange(batch * heads))
+    out = jax.lax.map(one, qkv.transpose(0, 3, 2, 1, 4).reshape(batch * heads, 3, tokens, size))
     return out.reshape(batch, heads, tokens, size).swapaxes(1, 2)
