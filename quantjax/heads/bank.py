@@ -29,7 +29,13 @@ def select(rows: Array, groups: Array, num_groups: int, limit: int, axis_name: s
 
     With axis_name, rows are a device's share, in order: ranks are counted over all devices and each contributes those
     chosen rows that it holds. The only messages are the counts and the chosen rows.
+    Raises ValueError when N (G + 1) passes 2^31.
     """
+    if (num_groups + 1) * len(groups) >= 2**31:
+        raise ValueError(
+            f"rows times groups must stay under 2^31, got {len(groups)} rows and {num_groups} groups; "
+            "use smaller batches"
+        )
     # one sort of group N + position, whose ranks are then plain reads: six times as fast as a cumulative sum of [N, G]
     length = len(groups)
     order = jnp.sort(groups * length + jnp.arange(length, dtype=jnp.int32))

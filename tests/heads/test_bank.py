@@ -41,3 +41,9 @@ def test_moments_by_hand():
     np.testing.assert_allclose(direction, f[None], rtol=1e-6)
     want = (np.array([1.0, 0.0]) - f) ** 2 / 2 + (np.array([0.6, 0.8]) - f) ** 2 / 2
     np.testing.assert_allclose(spread, want[None], rtol=1e-5)
+
+
+def test_more_rows_than_positions_can_count_are_refused():
+    rows, groups = jax.ShapeDtypeStruct((2**25, 1), jnp.float32), jax.ShapeDtypeStruct((2**25,), jnp.int32)
+    with pytest.raises(ValueError, match="rows times groups must stay under"):
+        jax.eval_shape(lambda rows, groups: select(rows, groups, 95, 20), rows, groups)
