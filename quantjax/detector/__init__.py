@@ -3,8 +3,10 @@
 from quantjax.detector.decision import Prediction, Predictor
 from quantjax.detector.exported import Exported
 from quantjax.detector.exported import load as load_exported
-from quantjax.detector.fitted import Detector, check, export, load, predict, predictor, save, score
+from quantjax.detector.fitted import Detector, export
+from quantjax.detector.kinds import check, load, predict, predictor, save, score
 from quantjax.detector.methods import METHODS, Method, View, evaluate, needs_images
+from quantjax.detector.segmentation import ScenePrediction, ScenePredictor, SegmentationDetector
 
 __all__ = [
     "METHODS",
@@ -13,6 +15,9 @@ __all__ = [
     "Method",
     "Prediction",
     "Predictor",
+    "ScenePrediction",
+    "ScenePredictor",
+    "SegmentationDetector",
     "View",
     "check",
     "evaluate",

@@ -68,15 +68,16 @@ class ReplacedFolder:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load(folder: str | Path, *kinds: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content, arrays by name) of what save wrote, checked against each other.
 
     Raises FileNotFoundError when a file is missing, ValueError when one is damaged, of another kind or a newer format.
     """
     folder = Path(folder)
     content = read_json(folder / CONTENT)
-    if content.get("kind") != kind:
-        raise ValueError(f"{folder / CONTENT} must be a {kind}, its kind is {content.get('kind')!r}")
+    if content.get("kind") not in kinds:
+        wanted, given = " or a ".join(kinds), content.get("kind")
+        raise ValueError(f"{folder / CONTENT} must be a {wanted}, its kind is {given!r:.80}")
     if content.get("format") != FORMAT:
         given, version = content.get("format"), content.get("quantjax")
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A fitted detector as one artefact: backbone, preprocessing, score and threshold; save, load, score, predict.
+"""A fitted detector of images: backbone, preprocessing, score and threshold; how it is kept, scores and decides.
 
 A detector is plain data beside pure functions; reading one from files executes nothing that the files say.
 """
@@ -16,19 +16,12 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.detector import artefact, exported
-from quantjax.detector.decision import Prediction, Predictor, make_predictor
+from quantjax.detector.decision import Predictor, make_predictor
+from quantjax.detector.facts import PRECISIONS, check_facts, check_numbers, from_content, to_content
 from quantjax.detector.methods import METHODS, View, evaluate
 from quantjax.extractors import BACKBONES, fold, standardise
 from quantjax.inference import batched
 from quantjax.types import Array, ClassifierOutput, Preprocessing, PyTree
-
-KIND = "quantjax detector"
-# what convolutions compute in, and how products round their factors; scores are float32 always
-PRECISIONS = {
-    "float32": (jnp.float32, "highest"),
-    "tensorfloat32": (jnp.float32, "tensorfloat32"),
-    "bfloat16": (jnp.bfloat16, "highest"),
-}
 
 
 class Detector(NamedTuple):
@@ -59,16 +52,6 @@ def predictor(detector: Detector, *, batch_size: int = 256, devices: Sequence[An
     return make_predictor(partial(mapped, weights), detector.threshold, detector.image_size)
 
 
-def score(detector: Detector, images: np.ndarray, **options: Any) -> np.ndarray:
-    """Scores [N], higher = more outlying, of images uint8 [N, H, W, 3]; compiles anew at every call, see predictor."""
-    return predictor(detector, **options).score(images)
-
-
-def predict(detector: Detector, images: np.ndarray, **options: Any) -> Prediction:
-    """Decisions about images uint8 [N, H, W, 3]; compiles anew at every call, see predictor."""
-    return predictor(detector, **options).predict(images)
-
-
 def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tuple[Array, Array, Array]]]:
     """(weights, run) with run(weights, images uint8 [B, H, W, 3]) -> (score [B], label [B], confidence [B])."""
     dtype, products = PRECISIONS[detector.precision]
@@ -96,62 +79,34 @@ def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tupl
     return (variables, detector.params), precisely
 
 
-def save(detector: Detector, folder: str | Path) -> None:
-    """Write detector.json and arrays.safetensors into `folder`, which is replaced whole or not at all.
-
-    Raises ValueError when the detector does not hold together, or `folder` holds something else than a detector.
-    """
-    check(detector)
-    content = {
-        "kind": KIND,
-        "backbone": {
-            "name": detector.backbone,
-            "num_classes": len(detector.class_names),
-            "precision": detector.precision,
-        },
-        "preprocessing": detector.preprocessing._asdict(),
+def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
+    """(detector.json, arrays) of a detector that `check` accepts."""
+    facts = to_content(detector)
+    return {
+        **facts,
+        "backbone": facts["backbone"] | {"num_classes": len(detector.class_names)},
         "image_size": detector.image_size,
-        "class_names": list(detector.class_names),
         "score": {"name": detector.score, "settings": dict(detector.settings)},
-        "threshold": float(detector.threshold),
-        "calibration": dict(detector.calibration),
-    }
-    artefact.save(folder, content, {"backbone": detector.variables, "score": detector.params})
+    }, {"backbone": detector.variables, "score": detector.params}
 
 
-def load(folder: str | Path) -> Detector:
-    """Read what save wrote. Files are data only and never run code.
-
-    Raises FileNotFoundError when there is no detector in `folder`, ValueError when its files are damaged, do not belong
-    together, or come from a newer format.
-    """
-    content, arrays = artefact.load(folder, KIND)
-    try:
-        name, method = content["backbone"]["name"], content["score"]["name"]
-        check_choice("backbone", name, BACKBONES)
-        check_choice("score", method, METHODS)
-        classes, size = tuple(map(str, content["class_names"])), int(content["image_size"])
-        _check_numbers(content["score"]["settings"])
-        expected = template(name, classes, size, method, content["score"]["settings"])
-        trees = artefact.restore(arrays, expected)
-        detector = Detector(
-            backbone=name,
-            variables=trees["backbone"],
-            preprocessing=Preprocessing(*(tuple(map(float, content["preprocessing"][k])) for k in ("mean", "std"))),
-            image_size=size,
-            class_names=classes,
-            score=method,
-            settings=content["score"]["settings"],
-            params=trees["score"],
-            threshold=float(content["threshold"]),
-            calibration=dict(content["calibration"]),
-            precision=content["backbone"]["precision"],
-        )
-        check(detector)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{folder} holds no valid detector: {reason}; write it again with detector.save") from error
-    return detector
+def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
+    """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
+    facts, size = from_content(content), int(content["image_size"])
+    method, settings = content["score"]["name"], content["score"]["settings"]
+    check_choice("backbone", facts["backbone"], BACKBONES)
+    check_choice("score", method, METHODS)
+    check_numbers("score", settings, lists=("permutations",))
+    expected = template(facts["backbone"], facts["class_names"], size, method, settings)
+    trees = artefact.restore(arrays, expected)
+    return Detector(
+        variables=trees["backbone"],
+        image_size=size,
+        score=method,
+        settings=settings,
+        params=trees["score"],
+        **facts,
+    )
 
 
 def export(detector: Detector, folder: str | Path, **options: Any) -> None:
@@ -190,23 +145,8 @@ def check(detector: Detector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
     check_choice("backbone", detector.backbone, BACKBONES)
     check_choice("score", detector.score, METHODS)
-    check_choice("precision", detector.precision, PRECISIONS)
-    if not detector.class_names or detector.image_size < 1:
-        raise ValueError(
-            f"a detector needs class names and an image size, got {detector.class_names} and {detector.image_size}"
-        )
-    if not np.isfinite(detector.threshold):
-        raise ValueError(f"threshold must be finite, got {detector.threshold}; calibrate it on held-out inliers")
-    mean, std = (np.asarray(values, float) for values in detector.preprocessing)
-    if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0.0).any():
-        raise ValueError(f"preprocessing must hold three means and three positive stds, got {detector.preprocessing}")
+    check_facts(detector)
+    if detector.image_size < 1:
+        raise ValueError(f"a detector needs an image size of at least 1 pixel, got {detector.image_size}")
     expected = template(detector.backbone, detector.class_names, detector.image_size, detector.score, detector.settings)
     artefact.check_trees({"backbone": detector.variables, "score": detector.params}, expected)
-
-
-def _check_numbers(settings: Mapping[str, Any]) -> None:
-    """Sizes from a file must be such that no one can fill the memory with them."""
-    for key, value in settings.items():
-        number = isinstance(value, int | float) and abs(value) <= 1e5
-        if not (number or isinstance(value, str) or (key == "permutations" and isinstance(value, list))):
-            raise ValueError(f"setting {key} of the score must be a text or a number up to 1e5, got {value!r:.40}")

@@ -1,0 +1,84 @@
+"""A detector of unknown objects in scenes as JSON values and arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.checks import check_choice
+from quantjax.detector import artefact
+from quantjax.detector.facts import check_numbers, from_content, to_content
+from quantjax.detector.segmentation import SegmentationDetector, check_networks, template
+from quantjax.heads.gmm import GmmSettings
+from quantjax.scores import Standardisation
+from quantjax.types import PyTree
+
+
+def content(detector: SegmentationDetector) -> tuple[dict[str, Any], PyTree]:
+    """(detector.json, arrays) of a detector that `check` accepts."""
+    facts = to_content(detector)
+    return {
+        **facts,
+        "backbone": facts["backbone"] | {"overrides": dict(detector.overrides)},
+        "decoder": {"channels": detector.channels, "token_hidden": detector.token_hidden},
+        "projector": list(detector.projector),
+        "inlier_head": _head_to_content(detector.inlier_head),
+        "unknown_head": _head_to_content(detector.unknown_head),
+        "window": list(detector.window),
+        "stride": list(detector.stride),
+        "score": {
+            "name": detector.score,
+            "logits_scale": _scale_to_content(detector.logits_scale),
+            "unknown_scale": _scale_to_content(detector.unknown_scale),
+        },
+    }, detector.variables
+
+
+def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SegmentationDetector:
+    """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
+    overrides = content["backbone"]["overrides"]
+    detector = SegmentationDetector(
+        overrides={name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
+        channels=content["decoder"]["channels"],
+        token_hidden=content["decoder"]["token_hidden"],
+        projector=tuple(content["projector"]),
+        inlier_head=_head_from_content("inlier_head", content["inlier_head"]),
+        unknown_head=_head_from_content("unknown_head", content["unknown_head"]),
+        variables={},
+        window=tuple(content["window"]),
+        stride=tuple(content["stride"]),
+        score=content["score"]["name"],
+        logits_scale=_scale_from_content(content["score"]["logits_scale"]),
+        unknown_scale=_scale_from_content(content["score"]["unknown_scale"]),
+        **from_content(content),
+    )
+    check_networks(detector)
+    return detector._replace(variables=artefact.restore(arrays, template(detector)))
+
+
+def _head_to_content(settings: GmmSettings | None) -> dict[str, Any]:
+    return {"kind": "linear"} if settings is None else {"kind": "mixture", **settings._asdict()}
+
+
+def _head_from_content(name: str, content: Mapping[str, Any]) -> GmmSettings | None:
+    check_choice(f"kind of {name}", content["kind"], ("linear", "mixture"))
+    settings = {key: value for key, value in content.items() if key != "kind"}
+    check_numbers(name, settings)
+    if content["kind"] == "mixture":
+        return GmmSettings(**settings)
+    if settings:
+        raise ValueError(f"{name} is linear and has no settings, got {sorted(settings)}")
+    return None
+
+
+def _scale_to_content(scale: Standardisation | None) -> dict[str, float] | None:
+    return None if scale is None else {key: float(value) for key, value in scale._asdict().items()}
+
+
+def _scale_from_content(content: Mapping[str, float] | None) -> Standardisation | None:
+    if content is None:
+        return None
+    return Standardisation(**{key: jnp.float32(value) for key, value in content.items()})

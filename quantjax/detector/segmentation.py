@@ -1,0 +1,219 @@
+"""A fitted detector of unknown objects in scenes: segmentor, unknown estimation module, windows, score, threshold.
+
+It decides pixel by pixel: unknown iff score > threshold, whatever the size of the scene. Logits of both heads are
+averaged over overlapping windows, the score is made of the averages (Nayal, Shoeb and Güney 2024, arXiv 2409.06424).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax import resize, segmentation
+from quantjax.checks import check_choice, check_interval
+from quantjax.detector import artefact
+from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
+from quantjax.detector.methods import ANY
+from quantjax.extractors import FEATURE_BACKBONES, standardise
+from quantjax.extractors.fpn import FeaturePyramid
+from quantjax.heads import Projector
+from quantjax.heads.gmm import GmmSettings, GmmState
+from quantjax.inference import sliding
+from quantjax.parallel import replicate
+from quantjax.scores import Standardisation, inlier, likelihood_ratio, unknown
+from quantjax.segmentation import Estimator, Segmentor
+from quantjax.types import Array, Preprocessing, PyTree
+
+UNKNOWN_CLASSES = 2  # generic inlier, outlier
+OVERRIDES = ("grid", "position_rule")  # attributes that a weight file decides
+LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
+MOST_CLASSES = 255  # labels are uint8
+
+# (unknown [..., 2], logits [..., K], scale of logits, scale of unknown) -> [...], higher = more outlying
+SCORES: dict[str, Callable[[Array, Array, Any, Any], Array]] = {
+    "id": lambda u, logits, logits_scale, unknown_scale: inlier(logits, logits_scale),
+    "ood": lambda u, logits, logits_scale, unknown_scale: unknown(u, unknown_scale),
+    "lr": likelihood_ratio,
+}
+
+
+class SegmentationDetector(NamedTuple):
+    """Everything that decides about the pixels of a scene; a head is a mixture, or linear where it is None."""
+
+    backbone: str  # name in extractors.FEATURE_BACKBONES
+    overrides: Mapping[str, Any]  # attributes in which the weights differ from the name's, keys of OVERRIDES
+    channels: int  # of the decoder
+    token_hidden: int  # of the decoder
+    projector: tuple[int, ...]  # widths of the estimator's layers
+    inlier_head: GmmSettings | None  # K classes
+    unknown_head: GmmSettings | None  # generic inlier, outlier
+    variables: PyTree  # {"segmentor", "estimator"}, as in quantjax.segmentation; mixtures need no memory bank
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]  # [K]
+    window: tuple[int, int]  # height and width of what the networks see at once, pixels
+    stride: tuple[int, int]  # pixels between windows
+    threshold: float  # on the score; unknown iff score > threshold
+    calibration: Mapping[str, Any]  # source, n, promised_tpr, achieved_tpr
+    score: str = "lr"  # name in SCORES
+    logits_scale: Standardisation | None = None  # of raw log-densities; None for logits that need none
+    unknown_scale: Standardisation | None = None
+    precision: str = "float32"  # of backbone and decoder, a key of PRECISIONS: the one that the threshold was set in
+
+
+class ScenePrediction(NamedTuple):
+    """Decisions about the pixels of one scene."""
+
+    outlier: np.ndarray  # [H, W] bool, unknown
+    label: np.ndarray  # [H, W] uint8, the segmentor's class, for unknown pixels too
+    score: np.ndarray  # [H, W] float32, higher = more outlying
+
+
+class ScenePredictor(NamedTuple):
+    """Both functions take one scene, uint8 [H, W, 3] of any size."""
+
+    predict: Callable[[np.ndarray], ScenePrediction]
+    score: Callable[[np.ndarray], np.ndarray]  # -> [H, W]
+
+
+def predictor(
+    detector: SegmentationDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None
+) -> ScenePredictor:
+    """Make functions that send `batch_size` windows through the networks at a time; see inference.sliding.
+
+    The networks compile once, averages once per scene size. Raises ValueError when the detector does not hold together
+    (see check), and from its functions unless the scene is uint8 [H, W, 3].
+    """
+    check(detector)
+    windows, finish = pipeline(detector)
+    weights = replicate((detector.variables["segmentor"], detector.variables["estimator"]), devices)
+    run = sliding(
+        windows, finish, window=detector.window, stride=detector.stride, batch_size=batch_size, devices=devices
+    )
+
+    def predict(image: np.ndarray) -> ScenePrediction:
+        shape, dtype = tuple(np.shape(image)), getattr(image, "dtype", type(image).__name__)
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+            raise ValueError(f"a scene must be uint8 [H, W, 3], got {dtype} {list(shape)}; give one image at a time")
+        score, label = run(weights, image)
+        return ScenePrediction(score > np.float32(detector.threshold), label, score)
+
+    return ScenePredictor(predict, lambda image: predict(image).score)
+
+
+def pipeline(detector: SegmentationDetector) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., Any]]:
+    """(windows, finish) for inference.sliding.
+
+    windows((segmentor, estimator), uint8 [B, h, w, 3]) -> (F [B, h, w, K], u [B, h, w, 2]);
+    finish((F [H, W, K], u [H, W, 2])) -> (score [H, W] float32, label [H, W] uint8).
+    """
+    segmentor, estimator = networks(detector)
+    products, value = PRECISIONS[detector.precision][1], SCORES[detector.score]
+
+    def windows(weights: tuple[PyTree, PyTree], images: Array) -> tuple[Array, Array]:
+        with jax.default_matmul_precision(products):
+            known = segmentation.segment(segmentor, weights[0], standardise(images, segmentor.preprocessing))
+            u = segmentation.estimate(estimator, weights[1], known.features).logits
+            return resize.bilinear(known.logits, images.shape[1:3]), resize.bilinear(u, images.shape[1:3])
+
+    def finish(maps: tuple[Array, Array]) -> tuple[Array, Array]:
+        logits, u = maps
+        score = value(u, logits, detector.logits_scale, detector.unknown_scale)
+        return score.astype(jnp.float32), jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+
+    return windows, finish
+
+
+def networks(detector: SegmentationDetector) -> tuple[Segmentor, Estimator]:
+    """The two networks that the detector's variables belong to."""
+    known = FEATURE_BACKBONES[detector.backbone]
+    dtype = PRECISIONS[detector.precision][0]
+    backbone = known.build(dtype=dtype, **detector.overrides)
+    decoder = FeaturePyramid(known.kind, detector.channels, detector.token_hidden, dtype)
+    head = _head(detector.inlier_head, len(detector.class_names))
+    segmentor = Segmentor(backbone.init, backbone.apply, decoder, head, detector.preprocessing)
+    return segmentor, Estimator(Projector(tuple(detector.projector)), _head(detector.unknown_head, UNKNOWN_CLASSES))
+
+
+def _head(settings: GmmSettings | None, classes: int) -> segmentation.DenseHead:
+    return segmentation.linear_head(classes) if settings is None else segmentation.gmm_head(settings)
+
+
+def template(detector: SegmentationDetector) -> PyTree:
+    """{"segmentor", "estimator"}: the shapes and dtypes that a detector's arrays must have; they fill no memory."""
+    segmentor, estimator = networks(detector)
+    side = 4 * FEATURE_BACKBONES[detector.backbone].stride  # the arrays' shapes do not depend on it
+
+    def start(key: Array, images: Array) -> PyTree:
+        variables = segmentation.init_segmentor(segmentor, key, images)
+        last = segmentation.last_map(segmentor.features(variables["backbone"], images))
+        return {"segmentor": variables, "estimator": segmentation.init_estimator(estimator, key, last)}
+
+    shapes = jax.eval_shape(start, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    return {name: part | {"head": _any_memory(part["head"])} for name, part in shapes.items()}
+
+
+def _any_memory(head: PyTree) -> PyTree:
+    """A head that learns no more may have let go of its memory bank."""
+    state = head["state"]
+    if not isinstance(state, GmmState):
+        return head
+    groups, _, dimension = state.bank.shape
+    bank: Any = jax.ShapeDtypeStruct((groups, ANY, dimension), state.bank.dtype)
+    return head | {"state": state._replace(bank=bank)}
+
+
+def check(detector: SegmentationDetector) -> None:
+    """Raise ValueError unless names are known, numbers are sane and finite and every array has its place and shape."""
+    check_networks(detector)
+    check_choice("score", detector.score, SCORES)
+    check_facts(detector)
+    _check_windows(detector)
+    for name in ("logits_scale", "unknown_scale"):
+        scale = getattr(detector, name)
+        if scale is not None and not (np.isfinite([float(v) for v in scale]).all() and scale.deviation > 0.0):
+            raise ValueError(f"{name} must be a finite mean and a positive deviation, got {tuple(map(float, scale))}")
+    artefact.check_trees(detector.variables, template(detector))
+
+
+def check_networks(detector: SegmentationDetector) -> None:
+    """The part of `check` that must come before building networks from what a file says."""
+    check_choice("backbone", detector.backbone, FEATURE_BACKBONES)
+    check_choice("precision", detector.precision, PRECISIONS)
+    for name, value in detector.overrides.items():
+        check_choice("an override of the backbone", name, OVERRIDES)
+        if name == "grid":
+            _check_sizes("grid", value, 2, LARGEST_GRID)
+    _check_sizes("channels and token_hidden", (detector.channels, detector.token_hidden), 2, LARGEST)
+    if not 1 <= len(detector.projector) <= MOST_LAYERS:
+        raise ValueError(f"projector must have 1 to {MOST_LAYERS} layers, got {len(detector.projector)}")
+    _check_sizes("projector", detector.projector, len(detector.projector), LARGEST)
+    classes = len(detector.class_names)
+    check_interval("the number of class names", classes, 1, MOST_CLASSES)
+    for name, wanted in (("inlier_head", classes), ("unknown_head", UNKNOWN_CLASSES)):
+        settings = getattr(detector, name)
+        if settings is not None and settings.num_classes != wanted:
+            raise ValueError(f"{name} must have {wanted} classes, got {settings.num_classes}")
+
+
+def _check_windows(detector: SegmentationDetector) -> None:
+    backbone = FEATURE_BACKBONES[detector.backbone]
+    _check_sizes("window", detector.window, 2, LARGEST_SIDE)
+    _check_sizes("stride", detector.stride, 2, LARGEST_SIDE)
+    if min(detector.window) < backbone.stride or (
+        backbone.kind == "plain" and any(side % backbone.stride for side in detector.window)
+    ):
+        raise ValueError(
+            f"window must be multiples of {backbone.stride} for {detector.backbone}, got {detector.window}"
+        )
+    if any(step > side for step, side in zip(detector.stride, detector.window, strict=True)):
+        raise ValueError(f"stride must be at most the window {detector.window}, got {detector.stride}")
+
+
+def _check_sizes(name: str, values: Any, count: int, largest: float) -> None:
+    whole = [value for value in values if isinstance(value, int) and 1 <= value <= largest]
+    if len(whole) != count or len(values) != count:
+        raise ValueError(f"{name} must be {count} whole numbers from 1 to {largest:.0f}, got {values!r:.80}")
