@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 FORMATS = (".npz", ".safetensors", ".pt", ".pth", ".bin")
-WRAPPERS = ("state_dict", "model_state_dict", "cls_state_dict")
+WRAPPERS = ("state_dict", "model_state_dict", "cls_state_dict", "model")
 
 
 def read_state_dict(path: str | Path, wrapper: str | None = None) -> dict[str, np.ndarray]:
     """Read a state dict from .npz, .safetensors or .pt/.pth/.bin (the last three need torch); "module." is stripped.
 
-    Half-precision arrays become float32. A dict that holds the state dict under "state_dict", "model_state_dict" or
-    "cls_state_dict" is unwrapped; name another one with `wrapper`, e.g. "nfs_state_dict". Raises FileNotFoundError for
-    a missing file, ValueError for one that is empty, damaged, not of its format or holds no arrays, ImportError when
-    torch is missing. Nothing in the file is executed.
+    Half-precision arrays become float32. A dict that holds the state dict under "state_dict", "model_state_dict",
+    "cls_state_dict" or "model" is unwrapped; name another one with `wrapper`, e.g. "nfs_state_dict". Raises
+    FileNotFoundError for a missing file, ValueError for one that is empty, damaged, not of its format or holds no
+    arrays, ImportError when torch is missing. Nothing in the file is executed.
     """
     path = Path(path)
     _check_file(path)

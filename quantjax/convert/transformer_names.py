@@ -14,6 +14,9 @@ import numpy as np
 
 from quantjax.extractors.positions import PositionRule
 
+NO_PREFIX = r"(?!)"  # matches nothing
+CLASSIFIER_NORM = "classifier_norm"  # Swin's last norm where there is no head of segmentation
+
 
 class Family(NamedTuple):
     """One way to name the arrays of a transformer."""
@@ -22,7 +25,7 @@ class Family(NamedTuple):
     prefix: str  # pattern of what may stand before the names; names without it are then of another network
     table: Mapping[str, str]
     ignored: str  # pattern of names that the network has no use for
-    rule: PositionRule = "exact"  # how this source resizes position embeddings without registers
+    rule: PositionRule | None = "exact"  # how this source resizes position embeddings without registers
 
 
 def _parts(theirs: Iterable[str], ours: str) -> dict[str, str]:
@@ -110,7 +113,57 @@ OPENAI = Family(
     r"proj",
 )
 
-FAMILIES = (FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI)
+_PREFIX = r"(?:backbone\.)?"
+_BLOCK = _PREFIX + r"layers\.(\d+)\.blocks\.(\d+)\."
+_OURS = r"stage_\1_block_\2/"
+MICROSOFT_SWIN = Family(
+    r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table$",
+    NO_PREFIX,
+    {
+        _PREFIX + r"patch_embed\.proj": "patches",
+        _PREFIX + r"patch_embed\.norm": "patch_norm",
+        _BLOCK + r"norm(\d)": _OURS + r"norm\3",
+        _BLOCK + r"attn\.relative_position_bias_table": _OURS + "attention/positions",
+        _BLOCK + r"attn\.qkv": _OURS + "attention/qkv",
+        _BLOCK + r"attn\.proj": _OURS + "attention/out",
+        _BLOCK + r"mlp\.fc1": _OURS + "mlp/in",
+        _BLOCK + r"mlp\.fc2": _OURS + "mlp/out",
+        _PREFIX + r"layers\.(\d+)\.downsample\.(norm|reduction)": r"merge_\1/\2",
+        _PREFIX + r"norm(\d)": r"norm_\1",
+        r"norm": CLASSIFIER_NORM,
+    },
+    r"head\..*|.*\.relative_position_index|.*\.attn_mask",
+    None,
+)
+
+_PREFIX = r"(?:swin\.)?"
+_BLOCK = _PREFIX + r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."
+HUGGING_FACE_SWIN = Family(
+    r"encoder\.layers\.0\.blocks\.0\.attention\..*relative_position_bias_table$",
+    NO_PREFIX,
+    {
+        _PREFIX + r"embeddings\.patch_embeddings\.projection": "patches",
+        _PREFIX + r"embeddings\.norm": "patch_norm",
+        _BLOCK + r"layernorm_before": _OURS + "norm1",
+        _BLOCK + r"layernorm_after": _OURS + "norm2",
+        _BLOCK + r"attention\.(?:self|relative_position_bias)\.relative_position_bias_table": _OURS
+        + "attention/positions",
+        **_parts(
+            (_BLOCK + rf"attention\.(?:self\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
+            _OURS + "attention/qkv",
+        ),
+        _BLOCK + r"attention\.(?:output\.dense|o_proj)": _OURS + "attention/out",
+        _BLOCK + r"(?:intermediate\.dense|mlp\.fc1)": _OURS + "mlp/in",
+        _BLOCK + r"(?:output\.dense|mlp\.fc2)": _OURS + "mlp/out",
+        _PREFIX + r"encoder\.layers\.(\d+)\.downsample\.(norm|reduction)": r"merge_\1/\2",
+        **{rf"hidden_states_norms\.stage{i + 1}": f"norm_{i}" for i in range(4)},
+        _PREFIX + r"layernorm": CLASSIFIER_NORM,
+    },
+    r"classifier\..*|.*\.relative_position_index",
+    None,
+)
+
+FAMILIES = (FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI, MICROSOFT_SWIN, HUGGING_FACE_SWIN)
 
 
 def find_family(names: list[str]) -> Family | None:

@@ -1,13 +1,13 @@
 """Weights of vision transformers -> flax variables of the backbones of segmentors.
 
-Reads the names of DINOv2's authors, of Hugging Face's DINOv2 (with and without registers) and CLIP, of OpenAI's CLIP,
-and our own. Linear kernels turn from [D, C] to [C, D], patch kernels from [C, 3, p, p] to [p, p, 3, C]; queries, keys
-and values become one product.
+Reads the names of the authors of DINOv2, CLIP and Swin, those of Hugging Face for them (DINOv2 with and without
+registers), and our own. Linear kernels turn from [D, C] to [C, D], patch kernels from [C, 3, p, p] to [p, p, 3, C];
+queries, keys and values become one product. Weights of Swin classifiers have a norm for the last map only: that of the
+others starts as scale one and bias zero.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,12 +18,12 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference, some
-from quantjax.convert.files import flatten, read_state_dict, unflatten
-from quantjax.convert.transformer_names import Family, find_family, our_name, own_part
-from quantjax.extractors import FEATURE_BACKBONES
+from quantjax.convert.files import flatten, unflatten
+from quantjax.convert.hub import read_weights
+from quantjax.convert.transformer_names import CLASSIFIER_NORM, Family, find_family, our_name, own_part
+from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer
 
-HUB = "hf:"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+SWIN_TABLE = "params/stage_0_block_0/attention/positions"
 LEAVES = {"weight": "scale", "bias": "bias"}
 
 
@@ -31,13 +31,10 @@ def read_backbone(spec: str | Path, name: str) -> tuple[dict[str, Any], dict[str
     """Read a weight file, or "hf:<owner>/<repository>" of the Hugging Face hub -> (variables, overrides).
 
     `FEATURE_BACKBONES[name].build(**overrides)` is the module that the variables {"params": ...} fit: overrides hold
-    the grid of the position embeddings and how their source resizes them. Raises as `files.read_state_dict` and
-    `to_backbone_variables`; for the hub ImportError when huggingface_hub is missing, ConnectionError when offline
-    without a copy in its cache, FileNotFoundError when the repository or its weights do not exist.
+    the grid of the position embeddings and how their source resizes them, or Swin's window. Raises as
+    `hub.read_weights` and `to_backbone_variables`.
     """
-    path = download(str(spec).removeprefix(HUB)) if str(spec).startswith(HUB) else Path(spec)
-    state = _read_torchscript(path) if _is_torchscript(path) else read_state_dict(path)
-    return _convert(state, name)
+    return _convert(read_weights(spec), name)
 
 
 def to_backbone_variables(state_dict: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -54,44 +51,11 @@ def backbone_overrides(state_dict: Mapping[str, np.ndarray], name: str) -> dict[
     return _convert(state_dict, name)[1]
 
 
-def download(repository: str) -> Path:
-    """Fetch a repository's weights from the Hugging Face hub into its cache; errors as `read_backbone`."""
-    try:
-        from huggingface_hub import errors, hf_hub_download
-    except ImportError as error:
-        raise ImportError(
-            f"reading {HUB}{repository} needs huggingface_hub: pip install huggingface_hub (or fetch "
-            f"{HUB_FILES[0]} of https://huggingface.co/{repository} yourself and give its path)"
-        ) from error
-    offline: Exception | None = None
-    for file in HUB_FILES:
-        try:
-            return Path(hf_hub_download(repository, file))
-        except errors.LocalEntryNotFoundError as error:
-            offline = error
-        except errors.EntryNotFoundError:
-            continue
-        except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-            raise FileNotFoundError(
-                f"the Hugging Face hub has no repository {repository!r} that you may read; "
-                "wanted hf:<owner>/<repository>, e.g. hf:facebook/dinov2-with-registers-base"
-            ) from error
-        except (errors.HfHubHTTPError, OSError) as error:
-            offline = error
-    if offline is None:
-        raise FileNotFoundError(
-            f"{HUB}{repository} holds neither {' nor '.join(HUB_FILES)}; give a file's path instead"
-        )
-    raise ConnectionError(
-        f"{HUB}{repository} is not in the cache and the Hugging Face hub cannot be reached; go online, or fetch "
-        f"{HUB_FILES[0]} of that repository on another machine and give its path"
-    ) from offline
-
-
 def _convert(state_dict: Mapping[str, np.ndarray], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     check_choice("backbone", name, FEATURE_BACKBONES)
     arrays, family = _our_arrays(state_dict)
-    overrides = _overrides(arrays, family)
+    module = FEATURE_BACKBONES[name].build()
+    overrides = {k: v for k, v in _overrides(arrays, family).items() if hasattr(module, k)}
     wanted = _template(name, tuple(overrides.items()))
     problem = difference(arrays, wanted)
     if problem:
@@ -120,7 +84,7 @@ def _our_arrays(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
             named[ours] = np.asarray(array)
     for path, array in _joined(named).items():
         arrays |= _placed(path, array)
-    return arrays, family
+    return _with_stage_norms(arrays), family
 
 
 def _joined(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -158,12 +122,27 @@ def _placed_positions(array: np.ndarray) -> dict[str, np.ndarray]:
     return {"params/class_position": array[:1], "params/positions": array[1:].reshape(side, side, -1)}
 
 
+def _with_stage_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Swin: the norm of the classifier becomes that of the last map, unless each map has one of its own."""
+    rest = {path: array for path, array in arrays.items() if f"/{CLASSIFIER_NORM}/" not in path}
+    if len(rest) == len(arrays) or any(path.startswith("params/norm_") for path in rest):
+        return rest
+    for leaf, fill in (("scale", np.ones), ("bias", np.zeros)):
+        last = arrays.get(f"params/{CLASSIFIER_NORM}/{leaf}")
+        if last is not None:
+            rest |= {f"params/norm_{i}/{leaf}": fill(len(last) >> (3 - i), np.float32) for i in range(3)}
+            rest[f"params/norm_3/{leaf}"] = last
+    return rest
+
+
 def _overrides(arrays: Mapping[str, np.ndarray], family: Family | None) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
-    positions = arrays.get("params/positions")
+    positions, table = arrays.get("params/positions"), arrays.get(SWIN_TABLE)
     if positions is not None and positions.ndim == 3:
         overrides["grid"] = positions.shape[:2]
-    if family is not None:
+    if table is not None:
+        overrides["window"] = (round(len(table) ** 0.5) + 1) // 2  # of (2 window - 1)^2 rows
+    if family is not None and family.rule is not None:
         overrides["position_rule"] = "antialiased" if "params/registers" in arrays else family.rule
     return overrides
 
@@ -179,38 +158,36 @@ def _template(name: str, overrides: tuple[tuple[str, Any], ...] = ()) -> dict[st
 
 def _suspect(arrays: Mapping[str, np.ndarray], name: str) -> str:
     """A sentence with both sizes and the backbones that these weights may be of, "" when the sizes agree."""
-    given, wanted = _size({path: np.shape(a) for path, a in arrays.items()}), _size(_template(name))
+    given, wanted = _size(arrays), _size_of_backbone(name)
     if given == wanted:
         return ""
-    fitting = [other for other in FEATURE_BACKBONES if other != name and _size(_template(other)) == given]
+    fitting = [other for other in FEATURE_BACKBONES if _size_of_backbone(other) == given]
     advice = f"choose {' or '.join(fitting)}" if fitting else "no backbone here is of that size, or the file is cut off"
     return f"they are of {given}, but {name} is {wanted}; {advice}; "
 
 
-def _size(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _size(arrays: Mapping[str, np.ndarray]) -> str:
     """What distinguishes one transformer from another, in words."""
-    kernel = shapes.get("params/patches/kernel", (0, 0, 0, 0))
-    depth = len({path.split("/")[1] for path in shapes if path.startswith("params/block_")})
-    registers = shapes.get("params/registers", (0,))[0]
-    clip = "CLIP's " if "params/pre_norm/scale" in shapes else ""
-    gains = "" if clip or "params/block_0/scale1" in shapes else ", no branch gains"
-    return f"{clip}patch {kernel[0]}, width {kernel[-1]}, depth {depth}, {registers} registers{gains}"
+    kernel = np.shape(arrays.get("params/patches/kernel", np.zeros((0, 0, 0, 0))))
+    blocks = {path.split("/")[1] for path in arrays if "block_" in path}
+    stages = [block.split("_")[1] for block in blocks if block.startswith("stage_")]
+    if stages:
+        depths = tuple(stages.count(stage) for stage in sorted(set(stages)))
+        return f"Swin, patch {kernel[0]}, width {kernel[-1]}, depths {depths}"
+    style = "CLIP" if "params/pre_norm/scale" in arrays else "DINOv2"
+    registers = len(arrays.get("params/registers", ()))
+    gains = "params/block_0/scale1" in arrays
+    return _plain_size(style, kernel[0], kernel[-1], len(blocks), registers, gains)
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not (path.is_file() and zipfile.is_zipfile(path)):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return any("/code/" in entry for entry in file.namelist())
+def _size_of_backbone(name: str) -> str:
+    module = FEATURE_BACKBONES[name].build()
+    if not isinstance(module, VisionTransformer):
+        return f"Swin, patch {module.patch}, width {module.width}, depths {module.depths}"
+    style = "CLIP" if module.style == "clip" else "DINOv2"
+    return _plain_size(style, module.patch, module.width, module.depth, module.registers, module.scale_branches)
 
 
-def _read_torchscript(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a compiled program, the form in which OpenAI publishes CLIP."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs torch: pip install 'quantjax[torch]' (or convert the file to .npz or .safetensors)"
-        ) from error
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {name: value.float().numpy() for name, value in state.items()}
+def _plain_size(style: str, patch: int, width: int, depth: int, registers: int, gains: bool) -> str:
+    without = ", no gains of branches" if style == "DINOv2" and not gains else ""
+    return f"{style}'s kind, patch {patch}, width {width}, depth {depth}, {registers} registers{without}"

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from quantjax.extractors.inference import extract, fold
 from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18
+from quantjax.extractors.swin import SwinTransformer
 from quantjax.extractors.vit import VisionTransformer
 from quantjax.extractors.wrn import WideResNet
 from quantjax.types import Preprocessing
@@ -71,10 +73,21 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     "dinov2_vitl14_reg": _dinov2(_LARGE, registers=4),
     "clip_vitb16": _clip(_BASE, 16),
     "clip_vitl14": _clip(_LARGE, 14),
+    "swin_b": FeatureBackbone(SwinTransformer, "pyramid", 1024, 32, IMAGENET),
     # small ones to be trained with the decoder, where no pretrained weights are at hand
     "vit_small_scratch": _vit((192, 6, 3), layers=(1, 2, 4, 5), grid=(17, 23), scale_branches=False),
     "vit_tiny_scratch": _vit((96, 4, 3), layers=(0, 1, 2, 3), grid=(8, 16), scale_branches=False),
 }
+
+# linear probes on the class token of frozen transformers, under the transformer's name
+PROBES = tuple(name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain")
+
+
+def _probe(of: FeatureBackbone) -> Backbone:
+    return Backbone(partial(LinearProbe, build=of.build, patch=of.stride), of.width, of.preprocessing)
+
+
+BACKBONES |= {name: _probe(FEATURE_BACKBONES[name]) for name in PROBES}
 
 __all__ = [
     "BACKBONES",
@@ -83,10 +96,13 @@ __all__ = [
     "FEATURE_BACKBONES",
     "IMAGENET",
     "NONE",
+    "PROBES",
     "Backbone",
     "CifarResNet",
     "FeatureBackbone",
+    "LinearProbe",
     "ResNet18",
+    "SwinTransformer",
     "VisionTransformer",
     "WideResNet",
     "extract",
