@@ -1,4 +1,7 @@
-"""Stage 1: a trained classifier, from a weight file or from cross-entropy training (QuantOD, "Meta-parameters")."""
+"""Stage 1: a trained classifier, from a weight file or from cross-entropy training (QuantOD, "Meta-parameters").
+
+Of a frozen transformer it is the linear probe on its class token that is given or trained (`probe`).
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import Settings
+from experiments import probe
+from experiments.config import Settings, is_probe
 from experiments.features import Progress
 from experiments.run_log import record
 from experiments.sets import Sets
 from quantjax import losses
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
+from quantjax.convert.hub import read_weights as read_published
+from quantjax.convert.probes import to_probe_variables
 from quantjax.data import augment
-from quantjax.extractors import BACKBONES, ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.parallel import local_rows
 from quantjax.train.loop import fit, shuffled_order
 from quantjax.train.step import init_state, make_step, objective
 from quantjax.types import Batch, Preprocessing, PyTree
 
-PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "none": NONE}
+PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
 PREPROCESSING = "preprocessing"  # key of a weight file's metadata
 QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks see pixels in [0, 1] as they are
 # SGD with Nesterov momentum, cosine from 0.1 to 1e-6 (Taghikhah et al. 2024, after Liu et al. 2020)
@@ -34,12 +40,13 @@ LEARNING_RATE, FINAL_LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 1e-6, 0.9, 5e-
 
 
 class Trained(NamedTuple):
-    """A classifier whose weights are final."""
+    """A classifier whose weights are final, or a frozen transformer whose probe is not trained yet."""
 
     model: Any
-    variables: PyTree  # {"params", "batch_stats"}
+    variables: PyTree  # {"params", "batch_stats"}; a probe has params alone
     preprocessing: Preprocessing
     seconds: float
+    finished: bool = True
 
 
 def build(config: Settings, num_classes: int) -> Any:
@@ -49,41 +56,59 @@ def build(config: Settings, num_classes: int) -> Any:
 
 
 def read_weights(config: Settings, num_classes: int) -> Trained | None:
-    """The classifier of --weights or None; its preprocessing is the flag's, else the file's, else the publisher's."""
+    """What --weights holds or None; its preprocessing is the flag's, else the file's, else the publisher's."""
     if config.weights is None:
         return None
     start = time.perf_counter()
-    arrays, preprocessing = _read_file(config.weights)
-    variables = to_variables(arrays, config.backbone, num_classes)
+    if is_probe(config.backbone):
+        arrays, preprocessing = read_published(config.weights), _recorded_preprocessing(config.weights)
+        variables, finished = to_probe_variables(arrays, config.backbone, num_classes, config.image_size)
+    else:
+        arrays, preprocessing = _read_file(config.weights)
+        variables, finished = to_variables(arrays, config.backbone, num_classes), True
     preprocessing = preprocessing or BACKBONES[config.backbone].preprocessing
     if config.preprocessing:
         preprocessing = PREPROCESSINGS[config.preprocessing]
-    return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start)
+    return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
 
 
 def _read_file(path: Path) -> tuple[dict[str, np.ndarray], Preprocessing | None]:
     """Arrays and, where the file says so, their preprocessing: ours record it, QuantOD's have none."""
     if path.suffix == ".safetensors":
-        stored = read_metadata(path).get(PREPROCESSING)
-        return read_state_dict(path), Preprocessing(*map(tuple, json.loads(stored))) if stored else None
+        return read_state_dict(path), _recorded_preprocessing(path)
     try:
         return read_state_dict(path, QUANTOD_WRAPPER), NONE
     except ValueError:
         return read_state_dict(path), None
 
 
-def train_or_reread(config: Settings, sets: Sets, fit_rows: slice, folder: Path, progress: Progress) -> Trained:
-    """Train on the rows `fit_rows`; a run that is resumed finds its finished classifier again."""
-    model = build(config, len(sets.class_names))
-    preprocessing = PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
+def _recorded_preprocessing(path: Path) -> Preprocessing | None:
+    stored = read_metadata(path).get(PREPROCESSING) if path.suffix == ".safetensors" else None
+    return Preprocessing(*map(tuple, json.loads(stored))) if stored else None
+
+
+def train_or_reread(
+    config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: Progress
+) -> Trained:
+    """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
+    model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
     file = folder / "classifier.safetensors"
     if file.exists():
         return Trained(model, read_safetensors(file), preprocessing, 0.0)
     start = time.perf_counter()
-    images, labels = sets.train_images[fit_rows], sets.train_labels[fit_rows]
-    variables = train(config, model, preprocessing, images, labels, folder, progress)
+    images, labels = sets.train_images, sets.train_labels[fit_rows]
+    if given:
+        variables = probe.train(config, model, given.variables, preprocessing, images, labels, folder, progress)
+    else:
+        variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
     write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
     return Trained(model, variables, preprocessing, time.perf_counter() - start)
+
+
+def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
+    if given:
+        return given.preprocessing
+    return PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
 
 
 def train(

@@ -17,7 +17,26 @@ import tyro
 
 Config = TypeVar("Config")
 
-BackboneName = Literal["wrn40_2", "wrn16_2", "wrn10_1", "resnet18", "resnet20", "resnet32", "resnet44", "resnet56"]
+BackboneName = Literal[
+    "wrn40_2",
+    "wrn16_2",
+    "wrn10_1",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "dinov2_vits14",
+    "dinov2_vitb14",
+    "dinov2_vitl14",
+    "dinov2_vits14_reg",
+    "dinov2_vitb14_reg",
+    "dinov2_vitl14_reg",
+    "clip_vitb16",
+    "clip_vitl14",
+    "vit_small_scratch",
+    "vit_tiny_scratch",
+]
 ScoreName = Literal[
     "quantod",
     "msp",
@@ -52,13 +71,16 @@ class QuantOD:
     digits, the six sets of Table 1 otherwise."""
     data_dir: Path | None = None
     """Folder that holds the published archives, unpacked."""
-    image_size: int = 32
-    """Side of the images in pixels: short side resized, then the centre cut, as torchvision does."""
+    image_size: int | None = None
+    """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
+    transformers, which need a multiple of their patch."""
     backbone: BackboneName | None = None
-    """Classifier. Default: wrn40_2 (QuantOD); wrn10_1 for the bundled demonstration."""
+    """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
+    (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
-    """Trained classifier (.npz, .safetensors, .pt): skips stage 1."""
-    preprocessing: Literal["energy_ood", "imagenet", "none"] | None = None
+    """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
+    transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
+    preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
     """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
     preset paper and none in preset reference."""
     preset: Literal["paper", "reference"] = "paper"
@@ -78,7 +100,7 @@ class QuantOD:
     q: float = 0.05
     """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
     epochs: int | None = None
-    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration."""
+    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe."""
     flow_epochs: int | None = None
     """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
     views: int | None = None
@@ -99,7 +121,7 @@ class QuantOD:
     batch_size: int | None = None
     """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
     score_batch_size: int | None = None
-    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU."""
+    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
     """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
     seed: int = 0
@@ -119,6 +141,7 @@ class Settings(QuantOD):
     """The same with every None filled in: what a run computes with."""
 
     outliers: tuple[str, ...]
+    image_size: int
     backbone: BackboneName
     blocks: int
     width: int
@@ -142,6 +165,8 @@ DEMONSTRATION: dict[str, Any] = {
 }
 # QuantOD, "Meta-parameters".
 FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
+# Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
+PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 FLOW_EPOCHS = {"paper": 50, "reference": 25}
 # Where the run happens, or whether it may go on: no part of what it computes.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "score_batch_size", "tensorboard")
@@ -156,10 +181,13 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
     from quantjax.data.bundled import BUNDLED_OUTLIERS
 
-    demonstration = config.inlier == "digits"
+    demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
+    if probe:
+        config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
     config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
     config = fill(
         config,
+        image_size=32,
         outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
         flow_epochs=FLOW_EPOCHS[config.preset],
         shuffle=config.preset == "paper",
@@ -173,6 +201,13 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     return settings
 
 
+def is_probe(backbone: str | None) -> bool:
+    """Whether this is a frozen transformer under a linear probe."""
+    from quantjax.extractors import PROBES
+
+    return backbone in PROBES
+
+
 def check(settings: Settings) -> None:
     """Raise ValueError for values that no run can have."""
     from quantjax.checks import check_interval
@@ -182,7 +217,7 @@ def check(settings: Settings) -> None:
     check_interval("--calibration-tpr", settings.calibration_tpr, 0.0, 1.0, closed="neither")
     check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
-    least |= {"epochs": 0 if settings.weights else 1}
+    least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
     for name, low in least.items():
         check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
     check_interval("--seed", settings.seed, 0, 2**32 - 1)
@@ -197,6 +232,23 @@ def check(settings: Settings) -> None:
         raise ValueError("--scores must name at least one method, got none")
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
+    if is_probe(settings.backbone):
+        check_probe(settings)
+
+
+def check_probe(settings: Settings) -> None:
+    """Raise ValueError unless a linear probe has a transformer, and images of whole patches."""
+    from quantjax.extractors import FEATURE_BACKBONES
+
+    name, size, patch = settings.backbone, settings.image_size, FEATURE_BACKBONES[settings.backbone].stride
+    if settings.weights is None:
+        raise ValueError(
+            f"--backbone {name} is frozen and needs --weights FILE: the transformer's published weights, or "
+            "classifier.safetensors of a finished run"
+        )
+    if size % patch:
+        fit = max(1, round(size / patch)) * patch
+        raise ValueError(f"--image-size must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
 
 
 def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from quantjax.data import augment, batches
+from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
-from quantjax.extractors import fold, standardise
 from quantjax.inference import batched
 from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
@@ -47,6 +47,7 @@ class Extractor(NamedTuple):
     run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
     fingerprint: str
     compile_seconds: float
+    head: PyTree | None  # of a linear probe: applied behind the cache, which so serves every probe; None for others
 
 
 def build(
@@ -54,6 +55,7 @@ def build(
 ) -> Extractor:
     """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
     folded, variables = fold(model, variables)
+    body, head = probe.split(variables) if isinstance(model, LinearProbe) else (variables, None)
 
     def classify(weights: PyTree, inputs: Any) -> Any:
         return folded.apply(weights, inputs)
@@ -68,12 +70,12 @@ def build(
     start = time.perf_counter()
     plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
     compile_seconds = time.perf_counter() - start
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
     identity = batches.fingerprint(np.asarray(about), *preprocessing, *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
-    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds)
+    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
 
 
 def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: Progress) -> Extracted:
@@ -82,13 +84,20 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     file = folder / "plain.npz"
     stored = _read_npz(file, len(images))
     if stored is not None:
-        return stored
+        return _under_head(extractor, stored)
     start = time.perf_counter()
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
     _write(file, lambda f: np.savez(f, **result._asdict()))
-    return result
+    return _under_head(extractor, result)
+
+
+def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
+    """Logits of a linear probe are those of its own head, not of the one under which the cache was filled."""
+    if extractor.head is None:
+        return stored
+    return stored._replace(logits=np.asarray(probe.logits(extractor.head, stored.features)))
 
 
 def extract_views(

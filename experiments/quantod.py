@@ -82,17 +82,19 @@ def run(flags: QuantOD) -> int:
     # ---- data
     sets = load_sets(config, Progress)
     num_classes = len(sets.class_names)
-    kept_out = held_out(config, len(sets.train_images), trained_here=config.weights is None)
+    given = classifier.read_weights(config, num_classes)
+    trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet
+    kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
     print(sizes(sets, kept_out), flush=True)
 
     # ---- stage 1: the classifier, given or trained here
-    given = classifier.read_weights(config, num_classes)
     run_folder.begin_run(
         folder, describe(config), run_identity, fingerprint(sets.train_images), overwrite=config.overwrite
     )
-    trained = given or classifier.train_or_reread(config, sets, fit_rows, folder, Progress)
+    finished = given if given and given.finished else None
+    trained = finished or classifier.train_or_reread(config, given, sets, fit_rows, folder, Progress)
 
     # ---- features: one backbone pass per set feeds every score that needs no gradient
     extractor = features.build(
@@ -108,7 +110,7 @@ def run(flags: QuantOD) -> int:
     train = features.extract(extractor, "training set", sets.train_images, cache, Progress)
     accuracy = 100.0 * metrics.accuracy(outputs[INLIER].logits, sets.test_labels)
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
-    if config.weights is None and kept_out:
+    if trains and kept_out:
         images[HELD_OUT] = sets.train_images[fit_rows.stop :]
         outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
     chosen: dict[str, methods.Choice] = dict(methods.CHOICES)

@@ -37,7 +37,7 @@ def run(flags: UEM) -> int:
 
     from experiments import run_folder, run_log
     from experiments.progress import Progress
-    from experiments.segmentation import evaluation, networks, outcome, stages, storage
+    from experiments.segmentation import baselines, evaluation, networks, outcome, stages, storage
     from experiments.segmentation.sets import fingerprint, open_sets
     from quantjax import parallel, segmentation
 
@@ -105,14 +105,30 @@ def run(flags: UEM) -> int:
     if trained.segmentor is not segmentor:  # batch statistics drifted, see --freeze-statistics
         score = partial(scorer, (parallel.replicate(trained.segmentor), unknown))
         after = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
+    own = {"variant": config.variant, "names": config.methods}
     evaluated = {
-        name: evaluation.evaluate(config, name, score, scenes, Progress) for name, scenes in sets.evaluation.items()
+        name: evaluation.evaluate(config, name, score, scenes, Progress, **own)
+        for name, scenes in sets.evaluation.items()
     }
+    rows = [row for one in evaluated.values() for row in one.rows]
+    miou = {"before": before, "after": after}
+
+    # ---- Table 4: what fine-tuning the segmentor instead does
+    for index, name in enumerate(config.baselines):
+        tuned = baselines.fine_tune(
+            config, name, network, segmentor, sets, jax.random.fold_in(key, 4 + index), folder, Progress
+        )
+        run_baseline = baselines.make_scorer(config, name, network, len(sets.class_names))
+        score = partial(run_baseline, parallel.replicate(tuned))
+        miou[name] = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
+        for dataset, scenes in sets.evaluation.items():
+            one = evaluation.evaluate(config, dataset, score, scenes, Progress, variant="fine-tuned", names=(name,))
+            rows += one.rows
 
     # ---- the report
     results = {
-        "rows": [row for one in evaluated.values() for row in one.rows],
-        "miou": {"before": before, "after": after},
+        "rows": rows,
+        "miou": miou,
         "parameters": outcome.parameters(segmentor, trained.variables),
         "inlier": config.inlier,
         "config": outcome.public(run_identity, config),

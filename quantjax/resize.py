@@ -90,6 +90,23 @@ def _read(x: Array, axis: int, weights: np.ndarray) -> Array:
     return sum(terms, start=jnp.zeros((), x.dtype))
 
 
+def blur(x: Array) -> Array:
+    """Gaussian blur of maps [B, H, W], 7 x 7 with sigma 1, mirrored at the border without repeating it.
+
+    PEBAL's (Tian et al., ECCV 2022). Raises ValueError for another rank or a side under 4, which has no such mirror.
+    """
+    if x.ndim != 3 or min(x.shape[1:]) < 4:
+        raise ValueError(f"x must have shape [B, H, W] with H and W at least 4, got {list(x.shape)}")
+    weights = np.exp(-0.5 * np.arange(-3, 4) ** 2.0)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for axis in (1, 2):
+        length = x.shape[axis]
+        padded = jnp.pad(x, [(3, 3) if i == axis else (0, 0) for i in range(3)], mode="reflect")
+        shifted = (jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(7))
+        x = sum((w * part for w, part in zip(weights, shifted, strict=True)), jnp.zeros_like(x))
+    return x
+
+
 def _check(x: Array, size: tuple[int, ...], rank: int, shape: str) -> None:
     if x.ndim < rank or (rank == 4 and x.ndim != 4):
         raise ValueError(f"x must have shape {shape}, got {list(x.shape)}")

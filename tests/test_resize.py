@@ -97,3 +97,13 @@ def test_many_sizes_are_resized_as_torch_does(rng):
                 )
                 found = resize.bilinear_weights(given, out, corners) @ x[0, :, 0, 0]
                 np.testing.assert_allclose(found, wanted[0, 0, :, 0].numpy(), atol=2e-5)
+
+
+def test_blur_is_scipys_gaussian_of_seven_taps(rng):
+    from scipy.ndimage import gaussian_filter
+
+    x = rng.normal(size=(2, 9, 5)).astype(np.float32)
+    expected = [gaussian_filter(image, 1.0, mode="mirror", truncate=3.0) for image in x]
+    np.testing.assert_allclose(resize.blur(jnp.asarray(x)), expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\[B, H, W\] with H and W at least 4"):
+        resize.blur(jnp.zeros((1, 3, 8)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,14 +81,20 @@ def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes
 
 
 def evaluate(
-    config: Settings, name: str, score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, progress: Progress
+    config: Settings,
+    name: str,
+    score: Callable[[Any], dict[str, np.ndarray]],
+    scenes: Any,
+    progress: Progress,
+    *,
+    variant: str,
+    names: Sequence[str],
 ) -> Evaluated:
-    """Score every scene of a set with every method, pool the pixels, then count components at the best threshold.
+    """Score every scene with every method of `names`, pool the pixels, then count components at the best threshold.
 
     Score maps wait on disk, beside the run's other files, for the threshold that only all of them decide.
     Raises ValueError when a label does not fit its image or the set shows no anomaly.
     """
-    names: tuple[str, ...] = config.methods
     shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
     pictures, labels, seconds = [], [], 0.0
     score(scenes[0]["image"])  # compiles what depends on the image size
@@ -105,12 +111,13 @@ def evaluate(
                 drawn = {method: maps[method] for method in names if method in DRAWN}
                 pictures.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
             report(i + 1, len(scenes))
-        rows = [_row(config, name, method, labels, Path(spill)) for method in names]
+        rates = {method: _rates(config, name, method, labels, Path(spill)) for method in names}
     speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}
-    return Evaluated([row | speed for row in rows], pictures)
+    rows = [{"variant": variant, "method": method, "dataset": name, **rates[method], **speed} for method in names]
+    return Evaluated(rows, pictures)
 
 
-def _row(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:
+def _rates(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:
     def maps() -> Iterator[np.ndarray]:
         return (np.load(spill / f"{method}-{i}.npy") for i in range(len(labels)))
 
@@ -130,12 +137,8 @@ def _row(config: Settings, name: str, method: str, labels: list[np.ndarray], spi
         minimum = minimum_sizes(name, label.size)
         components = metrics.components.add(components, values, label, found["best_f1_threshold"], minimum)
     by_component = metrics.components.result(components)
-    rates = {key: 100.0 * found[key] for key in ("ap", "fpr95", "auroc")}
     return {
-        "variant": config.variant,
-        "method": method,
-        "dataset": name,
-        **rates,
+        **{key: 100.0 * found[key] for key in ("ap", "fpr95", "auroc")},
         "component_f1": 100.0 * by_component["f1"],
         "siou": 100.0 * by_component["siou"],
         "ppv": 100.0 * by_component["ppv"],

@@ -157,10 +157,11 @@ def fit(
     key: Array,
     folder: Path,
     progress: Progress,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Fitted:
     """Run one stage from (params, model_state, frozen); progress goes to the terminal and to metrics.jsonl."""
     params, model_state, frozen = start
-    optimizer = adam(config, steps)
+    optimizer = optimizer or adam(config, steps)
     feed = TimedFeed(batches)
     begun = time.perf_counter()
     with progress(f"{name}, steps") as report:

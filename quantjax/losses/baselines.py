@@ -16,6 +16,7 @@ import numpy as np
 
 from quantjax.checks import check_shape
 from quantjax.losses.pixels import IGNORE
+from quantjax.resize import blur
 from quantjax.types import Array
 
 OUTLIER = 254
@@ -85,7 +86,7 @@ def pebal_loss(
 def _abstention(logits: Array, energy: Array, labels: Array, pixels: _Pixels) -> tuple[Array, Array]:
     """Images' parts [B] of -mean_in log(p_y + a) and of -mean_out,k log max(p_k + a, 1e-7), from log-probabilities."""
     log_p = jax.nn.log_softmax(logits, axis=3)
-    abstain = log_p[..., -1] - jnp.log(_blur(energy * energy))
+    abstain = log_p[..., -1] - jnp.log(blur(energy * energy))
     either = jnp.logaddexp(log_p[..., :-1], abstain[..., None])
     classes = jax.lax.broadcasted_iota(jnp.int32, either.shape, 3)
     chosen = jnp.sum(jnp.where(classes == labels.astype(jnp.int32)[..., None], either, 0.0), axis=3)
@@ -112,18 +113,6 @@ def _roughness(values: Array) -> Array:
     """Half the sum of squared differences to the neighbours below and to the right, per image [B]."""
     below, right = (jnp.sum(jnp.diff(values, axis=axis) ** 2, axis=(1, 2)) for axis in (1, 2))
     return 0.5 * (below + right)
-
-
-def _blur(values: Array) -> Array:
-    """Gaussian blur of [B, H, W], 7 x 7 with sigma 1, mirrored at the border without repeating it."""
-    weights = np.exp(-0.5 * np.arange(-3, 4) ** 2.0)
-    weights = (weights / weights.sum()).astype(np.float32)
-    for axis in (1, 2):
-        length = values.shape[axis]
-        padded = jnp.pad(values, [(3, 3) if i == axis else (0, 0) for i in range(3)], mode="reflect")
-        shifted = (jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(7))
-        values = sum((w * part for w, part in zip(weights, shifted, strict=True)), jnp.zeros_like(values))
-    return values
 
 
 def _part(values: Array, mask: Array, count: Array) -> Array:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from quantjax.extractors.normalization import EVALUATE, Mode
 from quantjax.segmentation.heads import DenseHead
