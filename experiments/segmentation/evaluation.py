@@ -37,7 +37,9 @@ class Evaluated(NamedTuple):
     scenes: list[Example]  # a few of them, with their score maps
 
 
-def make_scorer(config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree) -> Scorer:
+def make_scorer(
+    config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree, devices: Any = None
+) -> Scorer:
     """run((segmentor variables, estimator variables), image uint8 [H, W, 3]) -> {method: [H, W] float32, prediction}.
 
     Logits of both heads are averaged over windows first, then every score is made of the averages.
@@ -64,9 +66,8 @@ def make_scorer(config: Settings, network: Segmentor, estimator: Estimator, segm
         chosen = {name: known[name]() for name in config.methods}
         return chosen | {PREDICTION: jnp.argmax(logits, axis=-1).astype(jnp.uint8)}
 
-    return sliding(
-        windows, finish, window=config.window, stride=config.stride, batch_size=config.window_batch, shared=1
-    )
+    sizes: dict[str, Any] = {"window": config.window, "stride": config.stride, "batch_size": config.window_batch}
+    return sliding(windows, finish, **sizes, devices=devices)
 
 
 def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: Progress) -> float:
