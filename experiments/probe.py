@@ -1,4 +1,4 @@
-"""Stage 1 for a frozen transformer: a linear layer, trained with cross-entropy on class tokens that are computed once."""
+"""Stage 1 for a frozen transformer: a linear layer, trained with cross-entropy on cached class tokens."""
 
 from __future__ import annotations
 

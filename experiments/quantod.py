@@ -93,8 +93,8 @@ def run(flags: QuantOD) -> int:
     run_folder.begin_run(
         folder, describe(config), run_identity, fingerprint(sets.train_images), overwrite=config.overwrite
     )
-    finished = given if given and given.finished else None
-    trained = finished or classifier.train_or_reread(config, given, sets, fit_rows, folder, Progress)
+    ready = given if given and given.finished else None
+    trained = ready or classifier.train_or_reread(config, given, sets, fit_rows, folder, Progress)
 
     # ---- features: one backbone pass per set feeds every score that needs no gradient
     extractor = features.build(

@@ -20,9 +20,11 @@ import numpy as np
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference
 from quantjax.convert.files import flatten, read_state_dict, unflatten
-from quantjax.extractors import BACKBONES
+from quantjax.convert.probes import is_probe, to_probe_variables
+from quantjax.extractors import BACKBONES, PROBES
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+CONVOLUTIONAL = [name for name in BACKBONES if name not in PROBES]
 HEADS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
 
 # our module -> the foreign one; the first pattern that matches a whole module path is used
@@ -49,7 +51,7 @@ RESIDUAL = {
 
 
 def load_classifier(path: str | Path, backbone: str, num_classes: int) -> dict[str, Any]:
-    """Read a weight file, foreign or of `files.write_safetensors` -> {"params", "batch_stats"} of float32 arrays.
+    """Read a weight file, foreign or of `files.write_safetensors` -> variables of float32 arrays.
 
     Raises as `files.read_state_dict` and `to_variables`.
     """
@@ -59,10 +61,16 @@ def load_classifier(path: str | Path, backbone: str, num_classes: int) -> dict[s
 def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classes: int) -> dict[str, Any]:
     """Foreign names, or our own "/"-joined ones -> {"params", "batch_stats"} for BACKBONES[backbone], float32.
 
+    Linear probes have "params" alone, and our names; `probes.to_probe_variables` also reads a transformer without one.
     Raises ValueError for an unknown backbone, weights of another backbone (named) or class count, missing, unexpected
     or wrongly shaped arrays (all counted, the first few named), and NaN or infinity.
     """
     check_choice("backbone", backbone, BACKBONES)
+    if backbone in PROBES:
+        variables, trained = to_probe_variables(state_dict, backbone, num_classes)
+        if not trained:
+            raise ValueError(f"these are weights of {backbone} without a linear probe: train one on its class tokens")
+        return variables
     own = any(name.startswith("params/") for name in state_dict)
     arrays = dict(state_dict) if own else _common_names(state_dict)
     classes = _class_count(arrays)
@@ -81,13 +89,13 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
 
 
 def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """The name of the backbone whose arrays these are, in names and shapes, or None when they fit none."""
+    """The convolutional network whose arrays these are, in names and shapes, or None when they fit none."""
     own = any(name.startswith("params/") for name in state_dict)
     arrays = dict(state_dict) if own else _common_names(state_dict)
     classes = _class_count(arrays)
     if classes is None:
         return None
-    return next((name for name in BACKBONES if not _difference(arrays, _template(name, classes, own))), None)
+    return next((name for name in CONVOLUTIONAL if not _difference(arrays, _template(name, classes, own))), None)
 
 
 def to_foreign(path: str, wide: bool) -> str:
@@ -152,6 +160,8 @@ def _suspect(state_dict: Mapping[str, np.ndarray]) -> str:
     found = identify(state_dict)
     if found:
         return f"they are weights of {found}, so choose that backbone; "
+    if is_probe(state_dict):
+        return f"they are a linear probe on a transformer, one of {', '.join(PROBES)}; "
     arrays = _common_names(state_dict)
     wide = [m for m in (re.match(r"block1\.layer\.(\d+)\.conv1\.weight", n) for n in arrays) if m]
     plain = [m for m in (re.match(r"layer1\.(\d+)\.conv1\.weight", n) for n in arrays) if m]

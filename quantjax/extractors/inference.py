@@ -44,8 +44,11 @@ def _fold_tree(params: Tree, statistics: Tree) -> dict[str, Any]:
 def fold(model: nn.Module, variables: Tree) -> tuple[nn.Module, dict[str, Any]]:
     """(model, {"params", "batch_stats"}) -> (model', {"params"}), equal in evaluation mode to float32 rounding.
 
-    The folded model cannot be trained. Raises ValueError when it is folded already or the statistics are missing.
+    The folded model cannot be trained; one without batch norms comes back as it is. Raises ValueError when the model is
+    folded already or the statistics are missing.
     """
+    if not hasattr(model, "folded"):
+        return model, {"params": variables["params"]}
     if model.folded:
         raise ValueError("model is folded already")
     if not variables.get("batch_stats"):
