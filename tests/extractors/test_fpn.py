@@ -112,7 +112,7 @@ def test_sizes(width, count):
 
 
 def test_initial_weights_fill_torch_s_intervals():
-    params = jax.jit(decoder("plain").init)(jax.random.key(0), maps("plain"))["params"]
+    params = jax.jit(decoder("plain").init)(jax.random.key(0, impl="unsafe_rbg"), maps("plain"))["params"]
     fans = {  # torch counts inputs, but outputs for transposed convolutions
         "first_double": 4 * 12, "level1/double": 4 * 12, "level1/lateral": 12, "lateral3": 12 + 8, "lateral4": 12,
         "tokens1": 12, "tokens2": 10, "output2": 9 * 8,
