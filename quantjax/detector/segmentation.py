@@ -7,6 +7,7 @@ averaged over overlapping windows, the score is made of the averages (Nayal, Sho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -144,8 +145,18 @@ def _head(settings: GmmSettings | None, classes: int) -> segmentation.DenseHead:
 
 def template(detector: SegmentationDetector) -> PyTree:
     """{"segmentor", "estimator"}: the shapes and dtypes that a detector's arrays must have; they fill no memory."""
-    segmentor, estimator = networks(detector)
-    side = 4 * FEATURE_BACKBONES[detector.backbone].stride  # the arrays' shapes do not depend on it
+    empty: Any = ()  # what shapes do not depend on, and what no cache could look up
+    plain = detector._replace(
+        variables=empty, overrides=empty, calibration=empty, threshold=0.0, logits_scale=None, unknown_scale=None
+    )
+    overrides = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in detector.overrides.items())
+    return _template(plain, overrides)
+
+
+@lru_cache(maxsize=8)
+def _template(plain: SegmentationDetector, overrides: tuple[tuple[str, Any], ...]) -> PyTree:
+    segmentor, estimator = networks(plain._replace(overrides=dict(overrides)))
+    side = 4 * FEATURE_BACKBONES[plain.backbone].stride  # the arrays' shapes do not depend on it
 
     def start(key: Array, images: Array) -> PyTree:
         variables = segmentation.init_segmentor(segmentor, key, images)
