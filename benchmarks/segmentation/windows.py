@@ -122,9 +122,14 @@ class Peer:
         return call
 
     def gflop(self, call: Call, windows: int) -> float:
-        from torch.utils.flop_counter import FlopCounterMode
+        """Arithmetic of one window by torch's own counter, which knows all attention kernels but that of CPUs."""
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-        with FlopCounterMode(display=False) as counter:
+        def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+            return sdpa_flop_count(query, key, value)
+
+        known = {self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+        with FlopCounterMode(display=False, custom_mapping=known) as counter:
             call()
         return round(counter.get_total_flops() / 1e9 / windows, 2)
 
