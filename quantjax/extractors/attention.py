@@ -35,12 +35,22 @@ def attend(qkv: Array) -> Array:
     if attention_kernel(qkv.dtype, platform) == "cudnn" and qkv.shape[-1] % 8 == 0:
         # the default is for export and for CPU devices beside the GPU; its checkpoint keeps its weights [N, N] from
         # being stored for the backward pass of the other
-        return jax.lax.platform_dependent(qkv, cuda=_fused, default=jax.checkpoint(_batched))
+        fused = _fused_odd if qkv.shape[1] % 2 else _fused
+        return jax.lax.platform_dependent(qkv, cuda=fused, default=jax.checkpoint(_batched))
     return _head_by_head(qkv) if platform == "cpu" else _batched(qkv)
 
 
 def _fused(qkv: Array) -> Array:
     return jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation="cudnn")
+
+
+@jax.custom_vjp
+def _fused_odd(qkv: Array) -> Array:
+    """`_fused` for odd N, which JAX refuses to differentiate: there the gradient is XLA's."""
+    return _fused(qkv)
+
+
+_fused_odd.defvjp(lambda qkv: jax.vjp(_batched, qkv), lambda pull_back, cotangent: pull_back(cotangent))
 
 
 def _batched(qkv: Array) -> Array:

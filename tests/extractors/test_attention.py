@@ -52,3 +52,30 @@ def test_kernels():
     assert attention_kernel(jnp.bfloat16, "cpu") == "xla"
     if jax.default_backend() == "cpu":  # no GPU here that could be too old
         assert attention_kernel(jnp.bfloat16, "gpu") == attention_kernel(jnp.float16, "cuda") == "cudnn"
+
+
+@pytest.fixture
+def seen_from_a_gpu(monkeypatch):
+    """What JAX finds where a GPU with cuDNN is the default device; programs for it can be lowered without one."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
+
+
+@pytest.mark.parametrize("tokens", [16, 17])
+def test_half_precision_on_a_gpu_is_fused(seen_from_a_gpu, tokens):
+    def programs(fn):
+        qkv = jax.ShapeDtypeStruct((2, tokens, 3, 3, 8), jnp.bfloat16)
+        return (jax.jit(fn).trace(qkv).lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "cpu"))
+
+    gpu, cpu = programs(attend)
+    weights = f"{tokens}x{tokens}x"
+    assert "__cudnn$fmhaSoftmax" in gpu
+    assert weights not in gpu
+    assert "cudnn" not in cpu
+    gpu, cpu = programs(jax.grad(lambda x: attend(x).astype(jnp.float32).sum()))
+    assert ("__cudnn$fmhaSoftmaxBackward" in gpu) == (tokens % 2 == 0)  # JAX's rule refuses odd lengths
+    assert (weights in gpu) == (tokens % 2 == 1)
+    assert "cudnn" not in cpu
