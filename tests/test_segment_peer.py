@@ -1,4 +1,4 @@
-"""The programs that benchmarks/segment.py times: the same logits from the same weights, and arithmetic counted right."""
+"""The programs that benchmarks/segment.py times: equal logits from equal weights, and arithmetic counted right."""
 
 import sys
 from functools import partial
