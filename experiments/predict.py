@@ -1,8 +1,11 @@
 """Inlier or outlier? Apply the detector of a run to image files.
 
     python -m experiments.predict --run runs/quantod-digits-1a2b3c4d photo.png folder/
+    python -m experiments.predict --run runs/uem-streets-g-d-1a2b3c4d --output marked/ scene.png folder/
 
-One line per image: decision, class, confidence, score and threshold; --json prints one JSON object per line instead.
+One line per image: decision, class, confidence, score and threshold; for a run of experiments.uem the share of pixels
+that are marked unknown, the number of connected parts they form and the box of the largest, and with --output a mask
+(255 unknown, 0 known) and an overlay per scene. --json prints one JSON object per line instead, with more parts.
 A few seconds on any machine, most of them for compilation. Exit status: 0 all images judged, 1 some could not be read
 (the others are judged), 2 nothing could be done.
 """
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 128
+WINDOWS = 2  # of a scene at a time
 CHUNK = 1024  # images held in memory at a time
 
 
@@ -25,19 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
         predictor, facts = open_detector(options.run)
-        paths = list_images(options.paths)
+        paths = list_images(options.paths, options.output)
+        judged, line = judge(predictor, facts, paths, options.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     unread = 0
-    for start in range(0, len(paths), CHUNK):
-        images, read, errors = read_images(paths[start : start + CHUNK], facts.image_size)
-        unread += len(errors)
-        for text in errors:
-            print(f"error: {text}", file=sys.stderr)
-        if read:
-            for row in rows(read, predictor.predict(images), facts):
-                print(json.dumps(row) if options.json else to_line(row), flush=True)
+    for row in judged:
+        if isinstance(row, str):
+            unread += 1
+            print(f"error: {row}", file=sys.stderr, flush=True)
+        else:
+            print(json.dumps(row) if options.json else line(row), flush=True)
     return 0 if not unread else 2 if unread == len(paths) else 1
 
 
@@ -46,8 +49,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.predict", description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run, or of a detector")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    parser.add_argument("--output", type=Path, help="folder for a mask and an overlay of each scene (runs of uem)")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
     return parser.parse_args(argv)
+
+
+def judge(predictor: Any, facts: Any, paths: Sequence[Path], output: Path | None) -> tuple[Iterator[Any], Any]:
+    """(one row per image, or a sentence where it could not be read; what makes a line of a row)."""
+    from quantjax.detector import Detector
+
+    if not isinstance(facts, Detector):
+        from experiments.segmentation import marks
+
+        files = None if output is None else marks.plan(paths, output)
+        return marks.mark(predictor, facts, paths, files), marks.to_line
+    if output is not None:
+        raise ValueError("--output is for detectors of unknown objects in scenes; this one judges whole images")
+    return classify(predictor, facts, paths), to_line
+
+
+def classify(predictor: Any, facts: Any, paths: Sequence[Path]) -> Iterator[dict[str, Any] | str]:
+    """Rows of a detector of images; of a chunk first what could not be read."""
+    for start in range(0, len(paths), CHUNK):
+        images, read, errors = read_images(paths[start : start + CHUNK], facts.image_size)
+        yield from errors
+        if read:
+            yield from rows(read, predictor.predict(images), facts)
 
 
 def open_detector(run: Path) -> tuple[Any, Any]:
@@ -61,12 +88,15 @@ def open_detector(run: Path) -> tuple[Any, Any]:
 
     parallel.cores_as_devices()
     loaded = detector.load(folder)
-    return detector.predictor(loaded, batch_size=BATCH), loaded
+    size = BATCH if isinstance(loaded, detector.Detector) else WINDOWS
+    return detector.predictor(loaded, batch_size=size), loaded
 
 
-def list_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, and all images below the folders, sorted; ValueError for a folder without images."""
-    return [file for path in paths for file in _expand(path)]
+def list_images(paths: Sequence[Path], output: Path | None = None) -> list[Path]:
+    """Files as given, and all images below the folders but `output`, sorted; ValueError for a folder without images."""
+    written = None if output is None else output.resolve()
+    files = ((path, file) for path in paths for file in _expand(path))
+    return [file for path, file in files if file == path or written not in file.resolve().parents]
 
 
 def _expand(path: Path) -> Iterator[Path]:

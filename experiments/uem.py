@@ -125,10 +125,23 @@ def run(flags: UEM) -> int:
             one = evaluation.evaluate(config, dataset, score, scenes, Progress, variant="fine-tuned", names=(name,))
             rows += one.rows
 
+    # ---- the detector to apply afterwards
+    threshold = outcome.save_detector(
+        folder / "detector",
+        config,
+        network,
+        estimator,
+        (trained.segmentor, trained.variables),
+        overrides,
+        sets,
+        Progress,
+    )
+
     # ---- the report
     results = {
         "rows": rows,
         "miou": miou,
+        "calibration": threshold,
         "parameters": outcome.parameters(segmentor, trained.variables),
         "inlier": config.inlier,
         "config": outcome.public(run_identity, config),

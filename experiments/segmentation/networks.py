@@ -49,8 +49,14 @@ def hidden(config: Settings) -> int:
 
 def dense_head(config: Settings, kind: str, num_classes: int, update_every: int | None) -> DenseHead:
     """Head "d" or "g"."""
+    settings = mixture(config, kind, num_classes, update_every)
+    return linear_head(num_classes) if settings is None else gmm_head(settings)
+
+
+def mixture(config: Settings, kind: str, num_classes: int, update_every: int | None = None) -> GmmSettings | None:
+    """The mixture of head "g"; None for head "d", which has none."""
     if kind == "d":
-        return linear_head(num_classes)
+        return None
     settings = GmmSettings(num_classes, dimension=config.channels, components=config.components)
     if update_every is not None:
         settings = settings._replace(update_every=update_every)
@@ -58,7 +64,7 @@ def dense_head(config: Settings, kind: str, num_classes: int, update_every: int 
         settings = settings._replace(**SHORT)
     if config.preset == "paper":
         settings = settings._replace(combine="logsumexp", normalisation="none")
-    return gmm_head(settings._replace(per_device_sinkhorn=config.per_device_sinkhorn))
+    return settings._replace(per_device_sinkhorn=config.per_device_sinkhorn)
 
 
 def compute_dtype(config: Settings) -> Any:

@@ -9,14 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.features import Progress
 from experiments.outcome import versions
+from experiments.segmentation import calibration
 from experiments.segmentation.config import SCRATCH, Settings
 from experiments.segmentation.sets import Sets
 from experiments.segmentation.stages import Fitted, initial_noise
+from quantjax import detector
 from quantjax.report import Example, write_scenes
+from quantjax.segmentation import Estimator, Segmentor
 from quantjax.types import PyTree
 
-__all__ = ["note", "parameters", "public", "sizes", "stages", "versions", "write"]
+__all__ = ["note", "parameters", "public", "save_detector", "sizes", "stages", "versions", "write"]
 
 
 def note(config: Settings) -> str:
@@ -80,6 +84,26 @@ def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
     if config.backbone_weights and not config.backbone_weights.startswith("hf:"):
         shown["backbone_weights"] = Path(config.backbone_weights).name
     return shown
+
+
+def save_detector(
+    folder: Path,
+    config: Settings,
+    network: Segmentor,
+    estimator: Estimator,
+    variables: tuple[PyTree, PyTree],
+    overrides: dict[str, Any],
+    sets: Sets,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Calibrate the detector of (segmentor, estimator) variables and leave it for `experiments.predict`.
+
+    Returns the threshold and where it comes from, rates in percent.
+    """
+    fitted = calibration.build(config, network, estimator, variables, sets.class_names, overrides)
+    fitted = calibration.calibrated(fitted, sets.test, config.window_batch, progress)
+    detector.save(fitted, folder)
+    return {**fitted.calibration, "threshold": fitted.threshold}
 
 
 def write(

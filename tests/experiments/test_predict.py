@@ -80,6 +80,7 @@ def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photo
         (["--run", ".", "a.png"], "holds no detector"),
         (["--run", "RUN", "empty_folder"], "holds no images"),
         (["--run", "RUN", "absent.png"], "absent.png"),
+        (["--run", "RUN", "--output", "marked", "a.png"], "--output is for detectors of unknown objects"),
     ],
 )
 def test_nothing_to_do_is_status_2_and_one_error(capsys, run_folder, photos, monkeypatch, arguments, message):
