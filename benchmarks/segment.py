@@ -6,8 +6,10 @@ python -m benchmarks.segment --questions windows --head mixture                 
 python -m benchmarks.segment --batches 8                                         (a GPU: bfloat16 by itself)
 
 One JSON line per question and batch size. `ratio` is the peer's time over ours: medians of calls that alternate, after
-two unmeasured ones; compilation is apart. `ratio_processor` compares processor seconds (all threads of the process);
-torch's threads spin while they wait, so use it with --threads 1. `load` counts the programs that wanted a core.
+two unmeasured ones; compilation is apart, in `first_call_seconds`. `ratio_processor` compares processor seconds (all
+threads of the process); torch's threads spin while they wait, so use it with --threads 1. `load` counts the programs
+that wanted a core: where it exceeds the cores, torch's threads wait for one another, and ratios of several threads say
+nothing.
 
 windows   One window of 518 x 1036 through ViT-B/14 with registers, decoder and a head of 19 classes, against
           transformers' Dinov2WithRegistersModel and the same decoder and head in torch. Random weights, the same on
@@ -16,8 +18,9 @@ windows   One window of 518 x 1036 through ViT-B/14 with registers, decoder and 
           device, as the experiments do; any other runs as one program over all cores. `attention` is the kernel that
           ran, `gflop` counts the matrix products and convolutions that ours makes for one window (it multiplies
           doubling and lateral convolution into one, which torch does not: `torch_gflop`), and the rate reached follows
-          from it; on a GPU that is known here also its fraction of the arithmetic peak. Goals: 1 on 2 cores in float32,
-          2 on a GPU in bfloat16.
+          from it; on a GPU that is known here also its fraction of the arithmetic peak. In bfloat16 torch's weights
+          are bfloat16 too, and its head stays in float32 as ours. Goals: 1 on 2 cores in float32, 2 on a GPU in
+          bfloat16.
 density   Log-densities of 43,808 features of 256 under 95 diagonal Gaussians and their gradient: two matrix products
           against the sum of squared differences, both in JAX. `_temporary_mb` is XLA's own figure of the memory beside
           arguments and results. Where the naive form wants more than --memory, it is timed on as many rows as fit,

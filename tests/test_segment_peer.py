@@ -31,6 +31,9 @@ def test_counted_arithmetic(benchmarks):
     assert flops(jnp.matmul, rows, matrix) == 2 * (4 * 11 * 5) * 3
     assert flops(lambda a: jax.lax.map(jax.jit(lambda row: row @ matrix), a), rows) == 2 * (4 * 11 * 5) * 3
     assert flops(jax.checkpoint(lambda a: jax.nn.relu(a @ matrix)), rows) == 2 * (4 * 11 * 5) * 3
+    square = jnp.ones((3, 3))
+    forms = partial(jax.lax.platform_dependent, cuda=lambda a: a, default=lambda a: a @ square)
+    assert flops(forms, rows) == 2 * (4 * 11 * 3) * 3
 
 
 @pytest.mark.parity

@@ -77,10 +77,14 @@ def ours(model: segmentation.Segmentor, variables: Any, images: np.ndarray, dtyp
         return segmentation.segment(model, variables, images).logits
 
     run = parallel.data_parallel(logits, (None, 0), 0, devices=devices)
+    facts = {"devices": len(devices), "attention": attention_kernel(dtype, jax.default_backend())}
     start = time.perf_counter()
+    if len(devices) == 1:  # what was compiled says which attention it holds, instead of the rule that chooses
+        run = run.lower(*args).compile()
+        facts["attention"] = "cudnn" if "__cudnn$fmha" in run.as_text() else "xla"
+        facts["temporary_mb"] = round(run.memory_analysis().temp_size_in_bytes / 1e6, 1)
     jax.block_until_ready(run(*args))
-    facts = {"devices": len(devices), "first_call_seconds": round(time.perf_counter() - start, 2)}
-    facts["attention"] = attention_kernel(dtype, jax.default_backend())
+    facts["first_call_seconds"] = round(time.perf_counter() - start, 2)
     facts["gflop"] = round(counting.flops(logits, variables, images[:1]) / 1e9, 2)
     return lambda: jax.block_until_ready(run(*args)), facts
 
@@ -183,9 +187,13 @@ def _compare(
 
 
 def agreement(mine: np.ndarray, wanted: np.ndarray, dtype: str) -> dict[str, float]:
-    """Largest difference of the logits against the largest logit, and how many pixels get the same class."""
-    difference = float(np.abs(mine - wanted).max() / np.abs(wanted).max())
-    allowed = 1e-3 if dtype == "float32" else 0.15
-    if not difference < allowed:
-        raise SystemExit(f"logits differ by {difference} of the largest, more than {allowed}: nothing to time")
-    return {"relative_difference": difference, "same_class": float((mine.argmax(-1) == wanted.argmax(-1)).mean())}
+    """How far the logits differ, by the largest and by root mean squares, and how many pixels get the same class."""
+    difference = mine - wanted
+    row = {"relative_difference": float(np.abs(difference).max() / np.abs(wanted).max())}
+    row["relative_difference_rms"] = float(difference.std() / wanted.std())
+    found, allowed = row["relative_difference"], 1e-3
+    if dtype != "float32":  # single pixels may be far off
+        found, allowed = row["relative_difference_rms"], 0.1
+    if not found < allowed:
+        raise SystemExit(f"the programs disagree, so there is nothing to time: {row}")
+    return row | {"same_class": float((mine.argmax(-1) == wanted.argmax(-1)).mean())}
