@@ -275,3 +275,22 @@ def test_swin_of_a_classifier_has_one_norm(swin):
         to_backbone_variables(swin, "dinov2_vits14")
     assert "they are of Swin, patch 4, width 8, depths (2, 2, 3, 1), but dinov2_vits14 is" in str(error.value)
     assert "choose swin;" in str(error.value)
+
+
+@pytest.mark.parity
+def test_a_compiled_program_is_read_as_openai_publishes_clip(tmp_path, states):
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    visual = stacked(renamed(states["clip"], OPENAI), r"(.*)\.self_attn\.{}_proj\.(\w+)", r"\1.attn.in_proj_\3")
+    root = torch.nn.Module()
+    for name, array in {f"visual.{k}": v for k, v in visual.items()}.items():
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, torch.nn.Module())
+            module = getattr(module, part)
+        module.register_parameter(leaf, torch.nn.Parameter(torch.from_numpy(array)))
+    torch.jit.script(root).save(str(tmp_path / "ViT.pt"))
+    variables, overrides = read_backbone(tmp_path / "ViT.pt", "clip")
+    assert same(variables, to_backbone_variables(states["clip"], "clip"))
+    assert overrides == {"grid": (5, 5), "position_rule": "exact"}

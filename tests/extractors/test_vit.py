@@ -132,3 +132,20 @@ def test_gelu_is_exact():
 def test_errors_name_the_way_out(options, shape, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(TINY.clone(**options).init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", SMALL)
+def test_against_transformers_now(monkeypatch, name):
+    pytest.importorskip("transformers", exc_type=ImportError)
+    from golden.make_transformers import evaluate, load_random, networks
+
+    register(monkeypatch)
+    network = networks()[name]
+    state = load_random(network)
+    variables, options = to_backbone_variables(state, name), backbone_overrides(state, name)
+    for cells in ((5, 5), (8, 4)):
+        recorded = evaluate(network, cells)
+        out = jax.jit(FEATURE_BACKBONES[name].build(**options).apply)(variables, recorded["images"])
+        for key, given in (*out.maps.items(), ("summary", out.summary)):
+            assert relative(given, recorded[key]) < 1e-5, (cells, key)

@@ -5,14 +5,17 @@ python tests/golden/make_transformers.py        (needs torch and transformers; a
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
-from random_weights import random_state
 from torch.nn.functional import interpolate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from random_weights import random_state
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 CELLS = (3, 6)  # of the images, where positions are stored for 5 x 5
