@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -72,13 +73,11 @@ def saved(fitted, tmp_path_factory):
     return folder
 
 
-def whole_window(fitted, image):
+def whole_window(fitted, variables, image):
     """F and u of an image that is one window, by the networks' own functions."""
     segmentor, estimator = networks(fitted)
-    known = segmentation.segment(
-        segmentor, fitted.variables["segmentor"], standardise(image[None], fitted.preprocessing)
-    )
-    u = segmentation.estimate(estimator, fitted.variables["estimator"], known.features).logits
+    known = segmentation.segment(segmentor, variables["segmentor"], standardise(image[None], fitted.preprocessing))
+    u = segmentation.estimate(estimator, variables["estimator"], known.features).logits
     return tuple(resize.bilinear(maps, image.shape[:2])[0] for maps in (known.logits, u))
 
 
@@ -105,7 +104,7 @@ def test_decisions_survive_the_disk_and_are_those_of_the_library(tmp_path, scene
         v for k, v in fitted._asdict().items() if k not in plain
     ]
     image = scene[:28, :28]
-    logits, u = jax.jit(lambda: whole_window(fitted, image))()
+    logits, u = jax.jit(partial(whole_window, fitted))(fitted.variables, image)
     scale = dict(options).get("logits_scale")
     wanted = {
         "lr": lambda: scores.likelihood_ratio(u, logits, scale, options.get("unknown_scale")),
