@@ -1,0 +1,302 @@
+"""The command of the second paper: a small run whole, resume, frozen segmentor, bad input; through `main`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.segmentation import baselines, networks, objectives, stages, storage
+from experiments.segmentation.config import METHODS, UEM, identity, parse, resolve
+from experiments.segmentation.sets import open_sets
+from experiments.uem import main
+from quantjax import resize, segmentation
+from quantjax.data import streets
+from quantjax.extractors import standardise
+from quantjax.report import read_jsonl
+
+SMALL = ["--steps", "6", "--estimator-steps", "4", "--batch-size", "2", "--crop", "28", "56", "--channels", "8"]
+SMALL += ["--image-height", "28", "--object-share", "0.3", "0.8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_scenes_and_loose_ranks():
+    """The experiments run as users run them, on fewer scenes."""
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
+        patch.setattr(streets, "ROWS", {"train": 12, "test": 4})
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("uem")
+
+
+@pytest.fixture(scope="module")
+def small(workdir) -> Path:
+    assert main(["--workdir", str(workdir), "--run", "small", *SMALL]) == 0
+    return workdir / "small"
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def without_clocks(results: dict) -> dict:
+    rows = [{k: v for k, v in r.items() if k not in ("score_seconds", "images_per_second")} for r in results["rows"]]
+    return {"rows": rows, "miou": results["miou"], "parameters": results["parameters"]}
+
+
+def test_a_run_leaves_its_results_report_weights_and_log(small):
+    results = results_of(small)
+    assert results["schema"] == 1
+    assert results["positive_class"] == "outlier"
+    assert [row["method"] for row in results["rows"]] == list(METHODS)
+    assert {row["dataset"] for row in results["rows"]} == {"streets_mix"}
+    assert results["miou"]["before"] == results["miou"]["after"] > 0
+    assert results["parameters"]["total"] == sum(v for k, v in results["parameters"].items() if k != "total")
+    assert 0 <= results["stages"]["estimator"]["input_bound_percent"] <= 100
+    report = (small / "report.html").read_text()
+    assert report.count("data:image/png") == 4  # one strip for each of the four scenes
+    assert "g-d lr" in (small / "results.md").read_text()
+    log = read_jsonl(small / "metrics.jsonl")
+    assert [row["epoch"] for row in log if row["stage"] == "segmentor"] == [1, 2, 3, 4, 5, 6]
+    assert str(small.parent) not in json.dumps(results)
+    for name in (storage.SEGMENTOR, storage.ESTIMATOR):
+        assert (small / name).stat().st_size > 0
+
+
+def test_a_finished_run_is_shown_again_not_run_again(small, workdir, capsys):
+    before = (small / "results.json").stat().st_mtime_ns
+    assert main(["--workdir", str(workdir), "--run", "small", *SMALL]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (small / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(small, workdir, monkeypatch):
+    record, left = stages.record, ["segmentor", "estimator"]
+
+    def killed(folder, row, **options):
+        record(folder, row, **options)
+        if left and row["stage"] == left[0] and row["epoch"] == 3:
+            left.pop(0)
+            raise KeyboardInterrupt
+
+    command = ["--workdir", str(workdir), "--run", "killed", *SMALL]
+    monkeypatch.setattr(stages, "record", killed)
+    assert main(command) == 130
+    assert main(command) == 1  # unfinished: --resume or --overwrite
+    assert main([*command, "--resume"]) == 130
+    assert main([*command, "--resume"]) == 0
+    assert without_clocks(results_of(workdir / "killed")) == without_clocks(results_of(small))
+
+
+def test_a_given_segmentor_skips_the_first_stage(small, workdir, capsys):
+    file = small / storage.SEGMENTOR
+    # beside it another estimator, and the paper's comparison of Table 2 alone
+    command = ["--workdir", str(workdir), "--run", "given", "--segmentor", str(file), *SMALL]
+    command += ["--variant", "g-g", "--methods", "id", "ood", "lr"]
+    assert main(command) == 0
+    given, own = results_of(workdir / "given"), results_of(small)
+    assert given["miou"] == own["miou"]
+    assert [row["ap"] for row in given["rows"][:1]] == [row["ap"] for row in own["rows"] if row["method"] == "id"]
+    assert given["rows"][2]["ap"] != own["rows"][2]["ap"]
+    assert not any(row["stage"] == "segmentor" for row in read_jsonl(workdir / "given" / "metrics.jsonl"))
+    assert main([*command, "--run", "other", "--channels", "16"]) == 1
+    assert "channels is 8 there, this run has 16" in capsys.readouterr().err
+    assert not (workdir / "other").exists()
+    file.with_name("cut.safetensors").write_bytes(file.read_bytes()[:-100])
+    assert main([*command, "--run", "other", "--segmentor", str(file.with_name("cut.safetensors"))]) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def settings(**options) -> UEM:
+    small = {"steps": 6, "estimator_steps": 3, "batch_size": 2, "crop": (28, 56), "channels": 8, "image_height": 28}
+    return resolve(UEM(**small, **options), accelerator=False)
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def __init__(self, title):
+        self.title = title
+
+    def __enter__(self):
+        return lambda *args, **extra: None
+
+    def __exit__(self, *_):
+        return None
+
+
+def start(config):
+    """(sets, network, variables of an untrained segmentor as they are kept)."""
+    sets = open_sets(config)
+    network = networks.segmentor(config, len(sets.class_names))
+    blank = jnp.zeros((1, *config.crop, 3))
+    variables = jax.jit(partial(segmentation.init_segmentor, network))(jax.random.key(0), blank, None)
+    return sets, network, jax.tree.map(np.array, stages.final(config, variables))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_second_stage_leaves_a_frozen_segmentor_bit_identical(tmp_path, frozen):
+    config = settings(freeze_statistics=frozen)
+    sets, network, segmentor = start(config)
+    before = jax.tree.map(np.array, segmentor)
+    image = jnp.asarray(sets.test[0]["image"][None], jnp.float32) / 255
+    run = jax.jit(lambda v: segmentation.segment(network, v, image).logits)
+    logits = np.asarray(run(segmentor))
+    keys = (jax.random.key(1), jax.random.key(2))
+    estimator = networks.estimator(config)
+    trained = stages.train_estimator(config, network, estimator, segmentor, sets, keys, tmp_path, Quiet)
+    assert np.asarray(run(segmentor)).tobytes() == logits.tobytes()
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(segmentor), strict=True):
+        assert a.tobytes() == b.tobytes()
+    same = np.asarray(run(trained.segmentor)).tobytes() == logits.tobytes()
+    assert same == frozen  # the released code lets the batch statistics drift
+
+
+@pytest.mark.parametrize("name", list(baselines.BASELINES))
+def test_fine_tuned_baselines_change_the_last_layer_alone(tmp_path, name):
+    config = settings(variant="d-d")
+    sets, network, segmentor = start(config)
+    tuned = baselines.fine_tune(config, name, network, segmentor, sets, jax.random.key(3), tmp_path, Quiet)
+    for part in ("backbone", "decoder"):
+        assert tuned[part] is segmentor[part]
+    old, new = (jax.tree.leaves(v["head"]["params"]) for v in (segmentor, tuned))
+    for a, b in zip(old, new, strict=True):
+        assert b.shape[-1] == a.shape[-1] + baselines.BASELINES[name].channels
+        kept = b[..., : a.shape[-1]]
+        assert 0 < np.abs(kept - a).max() < 1e-2
+    maps = baselines.make_scorer(config, name, network, 7)(tuned, sets.test[0]["image"])
+    assert maps[name].shape == maps["prediction"].shape == (28, 56)
+    assert np.isfinite(maps[name]).all()
+    assert maps["prediction"].max() < 7
+
+
+def test_preset_paper_standardises_what_the_segmentor_says():
+    config = settings(preset="paper", variant="g-g")
+    sets, network, segmentor = start(config)
+    assert segmentor["standardisation"] == {"mean": 0.0, "deviation": 1.0}
+    found = stages.standardisation(config, network, segmentor, stages.crops(config, sets, None)(0))
+    assert found["deviation"] > 0
+    crops = next(stages.crops(config, sets, None)(0))
+    images = standardise(jnp.asarray(crops["image"]), network.preprocessing)
+    best = np.asarray(jax.jit(lambda v: segmentation.segment(network, v, images).logits.max(-1))(segmentor))
+    labelled = np.asarray(resize.nearest(jnp.asarray(crops["label"]), best.shape[1:])) != 255
+    assert abs(best[labelled].mean() - found["mean"]) < found["deviation"]
+    assert 0.5 < best[labelled].std() / found["deviation"] < 2
+    inlier, unknown = objectives.scales(config, {"standardisation": found})
+    assert float(inlier.mean) == float(unknown.mean) == float(found["mean"])
+    assert objectives.scales(settings(variant="g-g"), {}) == (None, None)
+
+
+BAD = {
+    "crop": (["--crop", "30", "56"], "--crop must be multiples of 14 pixels.*nearest are 28 56"),
+    "stride": (["--stride", "29", "10"], "--stride must lie between 1 and the window"),
+    "set": (["--evaluate", "road_anomaly,nowhere"], "--evaluate must be of .*got 'nowhere'"),
+    "twice": (["--evaluate", "streets_mix,streets_mix"], "stands there twice"),
+    "foreign mix": (["--evaluate", "camvid_mix"], "needs --inlier camvid"),
+    "baseline": (["--baselines", "rba"], "give --variant d-d, got g-d"),
+    "no weights": (["--backbone", "dinov2_vits14"], "--backbone-weights must name the weights of dinov2_vits14"),
+    "weights": (["--backbone-weights", "x.pth"], "vit_tiny_scratch is trained here and takes none"),
+    "segmentor": (["--segmentor", "missing.safetensors"], "--segmentor must be the segmentor.safetensors"),
+    "share": (["--object-share", "0.9", "0.2"], "--object-share must be two numbers"),
+    "objects": (["--objects", "missing"], "no known set of objects and no folder"),
+    "data": (["--evaluate", "road_anomaly"], "road_anomaly is not bundled"),
+    "steps": (["--steps", "0"], "--steps must lie in"),
+    "run": (["--run", "a/b"], "--run must be the name of a folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_flags_are_one_error_and_leave_nothing(tmp_path, capsys, case):
+    import re
+
+    flags, message = BAD[case]
+    assert main(["--workdir", str(tmp_path), *flags]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("error:") == 1
+    assert not list(tmp_path.glob("uem-*"))
+
+
+def test_unknown_flags_exit_with_status_two():
+    with pytest.raises(SystemExit) as stop:
+        parse(["--variant", "d-g"])
+    assert stop.value.code == 2
+
+
+def camvid(folder: Path, *, size=(42, 56)) -> Path:
+    """A folder in CamVid's published layout, six scenes a split."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        (folder / "CamVid" / split).mkdir(parents=True)
+        (folder / "CamVid" / f"{split}annot").mkdir()
+        for i in range(3):
+            image = rng.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(image).save(folder / "CamVid" / split / f"{i}.png")
+            label = rng.integers(0, 12, size).astype(np.uint8)
+            Image.fromarray(label).save(folder / "CamVid" / f"{split}annot" / f"{i}.png")
+    return folder
+
+
+def cutouts(folder: Path, side: int) -> Path:
+    (folder / "cutouts").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((side, side, 4), 255, np.uint8)).save(folder / "cutouts" / f"n{i}_thing.png")
+    return folder
+
+
+def truncate(data: Path) -> None:
+    file = data / "CamVid" / "train" / "0.png"
+    file.write_bytes(file.read_bytes()[:60])
+
+
+BROKEN = {
+    "mask of another size": (
+        lambda d: Image.fromarray(np.zeros((9, 9), np.uint8)).save(d / "CamVid/trainannot/0.png"), "9 x 9"),
+    "unknown label": (
+        lambda d: Image.fromarray(np.full((42, 56), 77, np.uint8)).save(d / "CamVid/trainannot/0.png"), "77"),
+    "image without its label": (lambda d: (d / "CamVid/trainannot/0.png").unlink(), "0.png"),
+    "truncated image": (truncate, "0.png"),
+    "empty evaluation set": (lambda d: [f.unlink() for f in (d / "CamVid/test").iterdir()], "test"),
+    "no objects": (lambda d: [f.unlink() for f in (d / "cutouts").iterdir()], "cutouts"),
+    "object larger than the scene": (lambda d: (shutil.rmtree(d / "cutouts"), cutouts(d, 99)), "99 x 99"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_data_is_one_error_before_any_training(tmp_path, capsys, case):
+    data = cutouts(camvid(tmp_path / "data"), 12)
+    spoil, message = BROKEN[case]
+    spoil(data)
+    flags = ["--inlier", "camvid", "--objects", "cutouts", "--evaluate", "camvid_mix", "--data-dir", str(data)]
+    flags += ["--backbone", "vit_tiny_scratch", "--preset", "short", "--steps", "2", "--estimator-steps", "2"]
+    flags += ["--batch-size", "2", "--crop", "28", "56", "--channels", "8"]
+    assert main(["--workdir", str(tmp_path / "runs"), *flags]) == 1
+    error = capsys.readouterr().err
+    assert message in error, error
+    assert error.count("error:") == 1
+    assert not list((tmp_path / "runs").glob("uem-*"))
+
+
+def test_presets_and_defaults_follow_their_sources():
+    full = resolve(
+        UEM(inlier="cityscapes", backbone_weights="hf:facebook/dinov2-with-registers-base"), accelerator=True
+    )
+    assert (full.preset, full.backbone, full.crop, full.window, full.stride) == (
+        "reference", "dinov2_vitb14_reg", (518, 1036), (518, 1036), (140, 140)
+    )  # fmt: skip
+    assert (full.steps, full.estimator_steps, full.learning_rate, full.batch_size) == (90_000, 4000, 5e-4, 16)
+    assert (full.channels, full.hue, full.paste_probability, full.freeze_statistics) == (256, 0.5, 1.0, True)
+    assert parse(["--evaluate", "a,b", "c"]).evaluate == ("a", "b", "c")
+    moved = dataclasses.replace(full, workdir=Path("elsewhere"), data_dir=Path("there"))
+    assert identity(moved) == identity(full)
