@@ -1,4 +1,4 @@
-"""State dicts by name: a file, a repository of the Hugging Face hub, or the program that OpenAI publishes CLIP as."""
+"""State dicts by name: a file, or a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 def read_weights(spec: str | Path) -> dict[str, np.ndarray]:
     """Read a state dict from a weight file, or from "hf:<owner>/<repository>" by way of the hub's cache.
 
-    Besides the files of `files.read_state_dict`, .pt files may be TorchScript archives; torch.jit loads these, so take
-    them from whom you trust. Raises as `files.read_state_dict`; for the hub ImportError when huggingface_hub is
-    missing, ConnectionError when offline without a copy in the cache, FileNotFoundError when the repository or its
-    weights do not exist.
+    Raises as `files.read_state_dict`, and ValueError for a TorchScript archive, as which OpenAI publishes CLIP:
+    it is a program, and no program is read here. For the hub ImportError when huggingface_hub is missing,
+    ConnectionError when offline without a copy in the cache, FileNotFoundError when the repository or its weights do
+    not exist.
     """
     path = download(str(spec).removeprefix(HUB)) if str(spec).startswith(HUB) else Path(spec)
-    return _read_torchscript(path) if _is_torchscript(path) else read_state_dict(path)
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript program; wanted weights alone. If you trust it, save them with "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt') and give that file, or take the same weights "
+            "from the hub, e.g. hf:openai/clip-vit-base-patch16"
+        )
+    return read_state_dict(path)
 
 
 def download(repository: str) -> Path:
@@ -64,15 +70,3 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as file:
         return any("/code/" in entry for entry in file.namelist())
-
-
-def _read_torchscript(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a compiled program, the form in which OpenAI publishes CLIP."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs torch: pip install 'quantjax[torch]' (or convert the file to .npz or .safetensors)"
-        ) from error
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {name: value.float().numpy() for name, value in state.items()}

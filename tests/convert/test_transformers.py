@@ -2,6 +2,7 @@
 
 import re
 import sys
+import zipfile
 from functools import partial
 
 import jax
@@ -277,20 +278,9 @@ def test_swin_of_a_classifier_has_one_norm(swin):
     assert "choose swin;" in str(error.value)
 
 
-@pytest.mark.parity
-def test_a_compiled_program_is_read_as_openai_publishes_clip(tmp_path, states):
-    torch = pytest.importorskip("torch", exc_type=ImportError)
-    visual = stacked(renamed(states["clip"], OPENAI), r"(.*)\.self_attn\.{}_proj\.(\w+)", r"\1.attn.in_proj_\3")
-    root = torch.nn.Module()
-    for name, array in {f"visual.{k}": v for k, v in visual.items()}.items():
-        *path, leaf = name.split(".")
-        module = root
-        for part in path:
-            if not hasattr(module, part):
-                module.add_module(part, torch.nn.Module())
-            module = getattr(module, part)
-        module.register_parameter(leaf, torch.nn.Parameter(torch.from_numpy(array)))
-    torch.jit.script(root).save(str(tmp_path / "ViT.pt"))
-    variables, overrides = read_backbone(tmp_path / "ViT.pt", "clip")
-    assert same(variables, to_backbone_variables(states["clip"], "clip"))
-    assert overrides == {"grid": (5, 5), "position_rule": "exact"}
+def test_a_compiled_program_is_refused_with_the_way_out(tmp_path):
+    """OpenAI publishes CLIP as TorchScript, a zip file with code in it."""
+    with zipfile.ZipFile(tmp_path / "ViT.pt", "w") as file:
+        file.writestr("ViT/code/__torch__.py", "print('hello')")
+    with pytest.raises(ValueError, match=r"is a TorchScript program; .*torch\.jit\.load\(FILE\)\.state_dict\(\)"):
+        read_backbone(tmp_path / "ViT.pt", "clip_vitb16")
