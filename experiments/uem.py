@@ -69,7 +69,7 @@ def run(flags: UEM) -> int:
     print(outcome.sizes(sets), flush=True)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:
-        overrides = storage.read_about(config.segmentor)["overrides"]
+        overrides = storage.read_overrides(config.segmentor)
     network = networks.segmentor(config, len(sets.class_names), overrides)
     estimator = networks.estimator(config)
     key = jax.random.key(config.seed)

@@ -42,12 +42,19 @@ def without_memory(head: PyTree) -> PyTree:
 def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
     """What a stored segmentor is of."""
     shared = {name: getattr(config, name) for name in SHARED}
-    return {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+    about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+    return dict(json.loads(json.dumps(about)))  # as it comes back from the file
 
 
 def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
     """Write variables, which appear whole or not at all."""
     write_safetensors(file, _as_dicts(variables), {ABOUT: json.dumps(about)})
+
+
+def read_overrides(file: Path) -> dict[str, Any]:
+    """The attributes of a stored segmentor's backbone that its published weights decided."""
+    stored = read_about(file).get("overrides", {})
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 def read_about(file: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from quantjax.segmentation import Estimator, Segmentor
 from quantjax.types import Array, Preprocessing, PyTree
 
 UNKNOWN_CLASSES = 2  # generic inlier, outlier
-OVERRIDES = ("grid", "position_rule")  # attributes that a weight file decides
+OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
 LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
 MOST_CLASSES = 255  # labels are uint8
 
@@ -198,6 +198,8 @@ def check_networks(detector: SegmentationDetector) -> None:
         check_choice("an override of the backbone", name, OVERRIDES)
         if name == "grid":
             _check_sizes("grid", value, 2, LARGEST_GRID)
+        if name == "window":
+            _check_sizes("window of the backbone", (value,), 1, LARGEST_GRID)
     _check_sizes("channels and token_hidden", (detector.channels, detector.token_hidden), 2, LARGEST)
     if not 1 <= len(detector.projector) <= MOST_LAYERS:
         raise ValueError(f"projector must have 1 to {MOST_LAYERS} layers, got {len(detector.projector)}")
