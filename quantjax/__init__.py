@@ -3,13 +3,15 @@
 The map of the house:
 
 - `types`, `checks`        named tuples, shape letters, argument checks
-- `gaussian`, `losses`     log-densities, training objectives
-- `scores`, `metrics`      higher = more outlying; image-level rates
-- `extractors`, `flows`    Flax Linen backbones; normalizing flows as tuples of pure functions
+- `gaussian`, `resize`     log-densities; maps of another size, by PyTorch's rules
+- `losses`, `scores`       training objectives; higher = more outlying
+- `metrics`                rates of images, pixels and components
+- `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions
+- `heads`, `segmentation`  linear and mixture heads; segmentor and unknown estimation module composed
 - `convert`                foreign checkpoints -> our trees
-- `data`                   random-access sources, augmentation, the bundled data sets
-- `train`                  step, epoch loop, checkpoints
-- `parallel`, `inference`  the one place that compiles; padded batches
+- `data`                   random-access sources, scenes, objects and their mix, augmentation, the bundled sets
+- `train`                  step, loops over resident data and over streams, checkpoints
+- `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
 - `detector`, `report`     a fitted detector as one artefact; result files
 
 Importing this package starts no JAX backend.
