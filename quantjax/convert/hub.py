@@ -37,7 +37,7 @@ def download(repository: str) -> Path:
         from huggingface_hub import errors, hf_hub_download
     except ImportError as error:
         raise ImportError(
-            f"reading {HUB}{repository} needs huggingface_hub: pip install huggingface_hub (or fetch "
+            f"reading {HUB}{repository} needs huggingface_hub: pip install 'quantjax[hub]' (or fetch "
             f"{HUB_FILES[0]} of https://huggingface.co/{repository} yourself and give its path)"
         ) from error
     offline: Exception | None = None
