@@ -1,0 +1,78 @@
+"""Linear probes: a transformer's class token under one linear layer, standing where a convolutional network stands."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax.extractors import BACKBONES, CLIP, FEATURE_BACKBONES, IMAGENET, PROBES, extract, fold
+from quantjax.extractors.probe import join, logits, split
+
+TINY = "vit_tiny_scratch"
+
+
+def image(size):
+    return jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def probe():
+    """(model of one block, variables, images, output)."""
+    full = BACKBONES[TINY].build(3)
+    model = full.clone(build=partial(full.build, depth=1, layers=(0,)))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image(28))
+    variables = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    images = jnp.asarray(rng.normal(size=(2, 28, 28, 3)), jnp.float32)
+    return model, variables, images, jax.jit(model.apply)(variables, images)
+
+
+def test_published_transformers_are_offered_as_classifiers():
+    assert set(PROBES) == {name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain"}
+    assert {"dinov2_vits14", "clip_vitb16"} <= set(PROBES) <= set(BACKBONES)
+    assert (BACKBONES["dinov2_vits14"].preprocessing, BACKBONES["clip_vitb16"].preprocessing) == (IMAGENET, CLIP)
+
+
+@pytest.mark.parametrize(("name", "size"), [("dinov2_vits14", 42), ("clip_vitb16", 32), (TINY, 28)])
+def test_shapes_follow_the_images(name, size):
+    backbone, patch = BACKBONES[name], FEATURE_BACKBONES[name].stride
+    model = backbone.build(4, dtype=jnp.bfloat16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image(size))
+    out = jax.eval_shape(model.apply, variables, image(size))
+    assert (out.logits.shape, out.features.shape) == ((2, 4), (2, backbone.feature_dimension))
+    assert out.logits.dtype == out.features.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    cells = (size // patch, size // patch)
+    assert split(variables)[0]["positions"].shape[:2] == cells
+    assert {m.shape[1:3] for m in out.intermediates.values()} == {cells}
+
+
+def test_logits_are_the_head_on_the_class_token(probe):
+    model, variables, images, out = probe
+    transformer, head = split(variables)
+    assert jax.tree.all(jax.tree.map(np.array_equal, join(transformer, head), variables))
+    alone = jax.jit(model.build(grid=(2, 2)).apply)({"params": transformer}, images)
+    np.testing.assert_allclose(out.features, alone.summary, atol=1e-5)
+    np.testing.assert_allclose(out.logits, logits(head, out.features), atol=1e-5)
+    assert np.std(out.logits) > 0.1
+
+
+def test_folding_passes_a_probe_through(probe):
+    model, variables, images, out = probe
+    same, params = fold(model, variables)
+    assert same is model
+    given = jax.jit(lambda v, x: extract(same, v, x))(params, images)
+    np.testing.assert_allclose(given[0], out.logits, atol=1e-5)
+
+
+def test_gradients_reach_every_pixel(probe):
+    model, variables, images, _ = probe
+    gradient = jax.jit(jax.grad(lambda x: jax.nn.logsumexp(model.apply(variables, x).logits, axis=1).sum()))(images)
+    assert (np.asarray(gradient) != 0.0).mean() > 0.99
+
+
+def test_images_of_broken_patches_are_refused():
+    with pytest.raises(ValueError, match=r"multiples of the patch, 14; got 32 x 32.* to 28 x 28"):
+        jax.eval_shape(BACKBONES[TINY].build(3).init, jax.random.key(0), image(32))
