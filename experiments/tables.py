@@ -2,7 +2,7 @@
 
     python -m experiments.tables runs/quantod-cifar10-* --output runs/tables.md
 
-Runs whose settings differ in the seed alone are one line.
+Runs whose settings differ in the seed alone are one line. Runs of experiments.uem get tables of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import markdown
 from experiments.config import PLACE
 from experiments.run_log import FILE
+from experiments.segmentation.tables import scene_tables
 from quantjax.report import read_jsonl, write_text
 
 EQUAL_WITHIN = (*PLACE, "seed", "scores")  # settings that do not make another line
@@ -35,7 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        text = tables([read_run(folder) for folder in args.runs], args.epochs)
+        runs = [read_run(folder) for folder in args.runs]
+        scenes = [run for run in runs if run["positive_class"] == "outlier"]
+        images = [run for run in runs if run["positive_class"] == "inlier"]
+        parts = [tables(images, args.epochs)] if images else []
+        text = "\n".join([*parts, scene_tables(scenes)] if scenes else parts)
         if args.output:
             write_text(args.output, text)
     except (OSError, ValueError) as error:
@@ -50,7 +56,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     file = folder / "results.json"
     try:
         results = json.loads(file.read_text())
-        rows = results["rows"]
+        rows, _ = results["rows"], results["positive_class"]
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no results.json: finish the run first, with --resume") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -97,7 +103,7 @@ def _methods_table(runs: Sequence[Mapping[str, Any]]) -> str:
             for method in dict.fromkeys(row["method"] for run in group for row in run["rows"]):
                 if (method == "quantod") == flow:
                     lines.append([f"{label} ({_count(group, method)})", method, *_cells(group, method, sets)])
-    return _markdown(["Settings", "Method", *sets, "Average"], lines)
+    return markdown.table(["Settings", "Method", *sets, "Average"], lines)
 
 
 def _count(group: Sequence[Mapping[str, Any]], method: str) -> str:
@@ -129,26 +135,16 @@ def _curve_table(runs: Sequence[Mapping[str, Any]], epochs: Sequence[int]) -> st
         lines.append(
             [f"{label} ({len(group)} run{'s' if len(group) > 1 else ''})", *cells, f"{best[0]:.2f} in epoch {best[1]}"]
         )
-    return _markdown(["Settings", *(f"epoch {e}" for e in shown), "best FPR95"], lines)
+    return markdown.table(["Settings", *(f"epoch {e}" for e in shown), "best FPR95"], lines)
 
 
 def _pair(pairs: Sequence[tuple[float, float]]) -> str:
-    return f"{_spread([fpr for fpr, _ in pairs])} / {statistics.fmean(auroc for _, auroc in pairs):.2f}"
+    return f"{markdown.spread([fpr for fpr, _ in pairs])} / {statistics.fmean(auroc for _, auroc in pairs):.2f}"
 
 
 def _average(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[float, float]:
     own = [row for row in rows if row["method"] == method]
     return statistics.fmean(r["fpr95"] for r in own), statistics.fmean(r["auroc"] for r in own)
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = statistics.fmean(values)
-    return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
-
-
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [list(header), ["---"] * len(header), *map(list, lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ def write_run(folder, *, seed, loss="quantile", fpr95=50.0, epochs=2, method="qu
     folder.mkdir(parents=True)
     rows = [{"method": method, "outlier": name, "fpr95": fpr95 + k, "auroc": 90.0} for k, name in enumerate(("x", "y"))]
     config = {"seed": seed, "loss": loss, "flow_epochs": epochs, "workdir": workdir}
-    (folder / "results.json").write_text(json.dumps({"rows": rows, "config": config, "inlier": "digits"}))
+    (folder / "results.json").write_text(
+        json.dumps({"rows": rows, "config": config, "inlier": "digits", "positive_class": "inlier"})
+    )
     log = [{"stage": "flow", "epoch": e, "fpr95": fpr95 + 10.0 * e, "auroc": 80.0} for e in range(1, epochs + 1)]
     lines = [json.dumps(row) for row in (log if method == "quantod" else [])]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
@@ -33,6 +35,34 @@ def test_seeds_are_averaged_and_settings_are_kept_apart(tmp_path, capsys):
     assert "| loss mean (1 run) | quantod | 80.00 / 90.00 | 81.00 / 90.00 | 80.50 / 90.00 |" in text
     assert "| all alike (1 run) | energy | 70.00 / 90.00 | 71.00 / 90.00 | 70.50 / 90.00 |" in text
     assert "| loss quantile (2 runs) | 62.00 ± 2.83 / 80.00 | 72.00 ± 2.83 / 80.00 | 62.00 in epoch 1 |" in text
+
+
+def write_scenes_run(folder, *, seed, variant, ap, after):
+    folder.mkdir(parents=True)
+    rows = [
+        {"variant": variant, "method": m, "dataset": "d", "ap": ap + k, "fpr95": 50.0, "auroc": 90.0}
+        for k, m in enumerate(("id", "lr"))
+    ]
+    config = {"seed": seed, "variant": variant, "steps": 5, "segmentor": f"file of {seed}"}
+    results = {"rows": rows, "config": config, "seed": seed, "miou": {"before": 60.0, "after": after}}
+    (folder / "results.json").write_text(json.dumps(results | {"positive_class": "outlier"}))
+    return str(folder)
+
+
+def test_runs_on_scenes_have_tables_of_their_own(tmp_path, capsys):
+    runs = [
+        write_scenes_run(tmp_path / "a", seed=0, variant="g-d", ap=10.0, after=60.0),
+        write_scenes_run(tmp_path / "b", seed=1, variant="g-d", ap=14.0, after=60.0),
+        write_scenes_run(tmp_path / "c", seed=0, variant="d-d", ap=30.0, after=50.0),
+        write_run(tmp_path / "e", seed=0),
+    ]
+    assert main(runs) == 0
+    text = capsys.readouterr().out
+    # 10 and 14: mean 12, standard deviation 4 / sqrt(2)
+    assert "| g-d id | 2 | 12.00 ± 2.83 / 50.00 ± 0.00 / 90.00 ± 0.00 |" in text
+    assert "| d-d lr | 1 | 31.00 / 50.00 / 90.00 |" in text
+    assert "| d-d | 1 | before 60.00, after 50.00 |" in text
+    assert "## Methods" in text
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "finish the run first"), ("{half", "is damaged")])
