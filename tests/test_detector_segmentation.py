@@ -153,7 +153,7 @@ def edit_arrays(folder, change):
     edit(folder, arrays_sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-HEAD_BIAS = "estimator/head/params/bias"
+HEAD_BIAS = "estimator/head/params/linear/bias"
 DAMAGE = [
     (lambda f: (f / artefact.ARRAYS).write_bytes((f / artefact.ARRAYS).read_bytes()[:-4]), "cut short"),
     (lambda f: edit_arrays(f, lambda a: a.pop(HEAD_BIAS)), "bias is missing"),

@@ -30,9 +30,7 @@ def save(folder: str | Path, content: Mapping[str, Any], trees: Mapping[str, PyT
     from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(trees).items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity; do not save a diverged model")
+    _check_finite(arrays, "do not save a diverged model")
     data = to_bytes(arrays)
     head = {"format": FORMAT, "quantjax": quantjax.__version__, "arrays_sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps({**head, **content}, indent=2, allow_nan=False) + "\n"
@@ -90,7 +88,15 @@ def load(folder: str | Path, *kinds: str) -> tuple[dict[str, Any], dict[str, np.
             f"{folder / ARRAYS} is not the file that {CONTENT} was written with (damaged or cut short, {len(data)} "
             "bytes): copy the folder again"
         )
-    return content, _parse_arrays(folder / ARRAYS, data)
+    arrays = _parse_arrays(folder / ARRAYS, data)
+    _check_finite(arrays, f"{folder / ARRAYS} is of no use: write it again")
+    return content, arrays
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], remedy: str) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity; {remedy}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
