@@ -71,7 +71,7 @@ class UEM:
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
     steps: int | None = None
-    """Stage 1 steps. Default 90,000 (released code); 1,200 for the demonstration."""
+    """Stage 1 steps. Default 90,000 (released code); 500 for the demonstration."""
     estimator_steps: int | None = None
     """Stage 2 steps. Default 4,000 (released code); 500 for the demonstration."""
     warmup: int = 1500
@@ -98,7 +98,7 @@ class UEM:
     """Share of training scenes with an object pasted in stage 2 (the authors' run names)."""
     object_share: tuple[float, float] | None = None
     """Resize every pasted object so that its longer side is a random share, between these two, of the scene's height.
-    Default: keep its size, as the paper does."""
+    Default: keep its size, as the paper does; 0.25 0.6 for the demonstration, whose scenes are small."""
     hue: float | None = None
     """Largest turn of the hue by colour jitter, in turns of the colour circle. Default 0.5 (released code); 0.05 for
     the scratch backbones, which have little but colour to start from."""
@@ -156,8 +156,9 @@ DEMONSTRATION: dict[str, Any] = {
     "evaluate": ("streets_mix",),
     "preset": "short",
     "backbone": "vit_tiny_scratch",
-    "steps": 1200,
+    "steps": 500,
     "estimator_steps": 500,
+    "object_share": (0.25, 0.6),
     "learning_rate": 1e-3,
     "batch_size": 8,
     "crop": (112, 224),

@@ -22,7 +22,7 @@ def scene_tables(runs: Sequence[Run]) -> str:
         names = list(dict.fromkeys(name for run in group for name in run["miou"]))
         found = [f"{name} {markdown.spread([run['miou'][name] for run in group])}" for name in names]
         segmentors.append([f"{group[0]['config']['variant']}{label}", _seeds(group), ", ".join(found)])
-    rates = "AP / FPR95 / AUROC in percent, outlier positive, all labelled pixels pooled; mean ± deviation of several seeds."
+    rates = "AP / FPR95 / AUROC in percent, outlier positive, all labelled pixels pooled; mean ± deviation of seeds."
     miou = "mIoU in percent on the inlier test scenes, before and after the second stage."
     unknown = markdown.table(["Method", "seeds", *datasets], lines)
     known = markdown.table(["Variant", "seeds", "mIoU"], segmentors)
