@@ -200,7 +200,7 @@ def test_preset_paper_standardises_what_the_segmentor_says():
 
 BAD = {
     "crop": (["--crop", "30", "56"], "--crop must be multiples of 14 pixels.*nearest are 28 56"),
-    "stride": (["--stride", "29", "10"], "--stride must lie between 1 and the window"),
+    "stride": (["--stride", "200", "10"], "--stride must lie between 1 and the window"),
     "set": (["--evaluate", "road_anomaly,nowhere"], "--evaluate must be of .*got 'nowhere'"),
     "twice": (["--evaluate", "streets_mix,streets_mix"], "stands there twice"),
     "foreign mix": (["--evaluate", "camvid_mix"], "needs --inlier camvid"),
