@@ -105,9 +105,9 @@ def run(flags: UEM) -> int:
     if trained.segmentor is not segmentor:  # batch statistics drifted, see --freeze-statistics
         score = partial(scorer, (parallel.replicate(trained.segmentor), unknown))
         after = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
-    own = {"variant": config.variant, "names": config.methods}
+    evaluate = partial(evaluation.evaluate, config, progress=Progress)
     evaluated = {
-        name: evaluation.evaluate(config, name, score, scenes, Progress, **own)
+        name: evaluate(name, score, scenes, variant=config.variant, names=config.methods)
         for name, scenes in sets.evaluation.items()
     }
     rows = [row for one in evaluated.values() for row in one.rows]
@@ -122,8 +122,7 @@ def run(flags: UEM) -> int:
         score = partial(run_baseline, parallel.replicate(tuned))
         miou[name] = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
         for dataset, scenes in sets.evaluation.items():
-            one = evaluation.evaluate(config, dataset, score, scenes, Progress, variant="fine-tuned", names=(name,))
-            rows += one.rows
+            rows += evaluate(dataset, score, scenes, variant="fine-tuned", names=(name,)).rows
 
     # ---- the detector to apply afterwards
     threshold = outcome.save_detector(

@@ -35,7 +35,8 @@ def mark(
     """One plain dict per scene, or a sentence for one that could not be read or whose `pictures` not be written."""
     from quantjax.data.images import read_image
 
-    for path, files in zip(paths, pictures or [None] * len(paths), strict=True):
+    targets: Sequence[tuple[Path, Path] | None] = [None] * len(paths) if pictures is None else pictures
+    for path, files in zip(paths, targets, strict=True):
         try:
             image = read_image(path)
             prediction = predictor.predict(image)
