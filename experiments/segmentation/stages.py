@@ -24,6 +24,7 @@ from quantjax.data.loader import training_batches
 from quantjax.extractors import standardise
 from quantjax.heads.gmm import GmmState, noise_share
 from quantjax.inference import map_batches
+from quantjax.parallel import first_device_on_cpu
 from quantjax.scores import fit_standardisation
 from quantjax.segmentation import Estimator, Segmentor
 from quantjax.train import fit_stream, init_state, make_step
@@ -204,13 +205,14 @@ def adam(config: Settings, steps: int) -> optax.GradientTransformation:
 
 
 def devices_for(batch_size: int) -> list[Any] | None:
-    """All devices, or, of CPU cores, as many as divide the batch. Raises ValueError when accelerators do not."""
-    devices = jax.local_devices()
-    if devices[0].platform == "cpu" and jax.process_count() == 1:
-        return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
-    if batch_size % jax.device_count():
+    """All accelerators, or one CPU device: matrix products take all cores, and steps of several devices cost more.
+
+    Raises ValueError when the devices do not divide the batch.
+    """
+    devices = first_device_on_cpu()
+    if devices is None and batch_size % jax.device_count():
         raise ValueError(f"--batch-size must be a multiple of the {jax.device_count()} devices, got {batch_size}")
-    return None
+    return devices
 
 
 def initial_noise(fitted: Fitted | None) -> float | None:
