@@ -49,3 +49,10 @@ def test_the_detector_example_names_what_exists():
         assert callable(getattr(detector, name))
     for field in re.findall(r"decision\.(\w+)", code):
         assert field in detector.Prediction._fields
+
+
+def test_a_backbone_of_ones_own():
+    scope: dict = {}
+    exec(block("class Strided"), scope)
+    assert scope["logits"].shape == (2, 32, 32, 3)
+    assert np.isfinite(scope["logits"]).all()
