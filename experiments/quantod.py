@@ -48,7 +48,7 @@ def run(flags: QuantOD) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import classifier, density, features, methods, outcome, run_folder, run_log
+    from experiments import classifier, density, features, methods, outcome, run_folder
     from experiments.progress import Progress
     from experiments.sets import check_every_class, held_out, load_sets
     from quantjax import metrics, parallel
@@ -62,19 +62,9 @@ def run(flags: QuantOD) -> int:
         jax.config.update("jax_default_matmul_precision", "highest")
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
     run_identity = identity(config)
-    folder, finished = run_folder.find_run(
-        config.workdir,
-        run_name(config, run_identity),
-        run_identity,
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
-    if finished:
-        print((folder / "results.md").read_text(encoding="utf-8"))
-        print(f"finished before: {folder} (add --overwrite to run it again)")
+    folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
+    if folder is None:
         return 0
-    if config.tensorboard:
-        run_log.check_tensorboard()
     cache = folder.parent / "cache"
     parallel.enable_compilation_cache(cache / "compiled")
     print(f"run {folder}\n{note(config)}", flush=True)

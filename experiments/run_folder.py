@@ -13,10 +13,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.run_log import check_tensorboard
 from quantjax.report import write_json
 
 FINISHED = "results.json"
 CONFIG = "config.json"
+
+
+def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Path | None:
+    """The folder of the run that the settings `config` name; None, its results shown, when it was finished before.
+
+    Raises as `find_run`, and ImportError when the settings ask for events that cannot be written.
+    """
+    folder, finished = find_run(config.workdir, name, identity, resume=config.resume, overwrite=config.overwrite)
+    if finished:
+        print((folder / "results.md").read_text(encoding="utf-8"))
+        print(f"finished before: {folder} (add --overwrite to run it again)")
+        return None
+    if config.tensorboard:
+        check_tensorboard()
+    return folder
 
 
 def find_run(

@@ -35,7 +35,7 @@ def run(flags: UEM) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder, run_log
+    from experiments import run_folder
     from experiments.progress import Progress
     from experiments.segmentation import baselines, evaluation, networks, outcome, stages, storage
     from experiments.segmentation.sets import fingerprint, open_sets
@@ -48,19 +48,9 @@ def run(flags: UEM) -> int:
         jax.config.update("jax_default_matmul_precision", "highest")
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
     run_identity = identity(config)
-    folder, finished = run_folder.find_run(
-        config.workdir,
-        run_name(config, run_identity),
-        run_identity,
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
-    if finished:
-        print((folder / "results.md").read_text(encoding="utf-8"))
-        print(f"finished before: {folder} (add --overwrite to run it again)")
+    folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
+    if folder is None:
         return 0
-    if config.tensorboard:
-        run_log.check_tensorboard()
     parallel.enable_compilation_cache(folder.parent / "cache" / "compiled")
     print(f"run {folder}\n{outcome.note(config)}", flush=True)
 

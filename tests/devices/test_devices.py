@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-HERE = Path(__file__).parent
-# The programs are tiny: compiling them well would cost more than running them badly.
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
-
-def start(program: str, *arguments: str, flags: str = "") -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "XLA_FLAGS": f"{FAST_COMPILE} {flags}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parents[1])
-    }  # fmt: skip
-    command = [sys.executable, str(HERE / program), *arguments]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE.parents[1]
-    )
-
-
-def finish(*processes: subprocess.Popen[str]) -> None:
-    try:
-        outputs = [process.communicate(timeout=400)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+from programs import finish, on_four_devices, pairs, start
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, np.ndarray]:
-    path = tmp_path_factory.mktemp("devices") / "results.npz"
-    finish(start("four_devices.py", str(path), flags="--xla_force_host_platform_device_count=4"))
-    with np.load(path) as file:
-        return dict(file)
-
-
-def pairs(results: dict[str, np.ndarray], prefix: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    names = [name.removesuffix("|one") for name in results if name.startswith(prefix) and name.endswith("|one")]
-    assert names
-    return [(name, results[f"{name}|one"], results[f"{name}|four"]) for name in names]
+    return on_four_devices("four_devices.py", tmp_path_factory.mktemp("devices") / "results.npz")
 
 
 TRAININGS = ["classifier", "quantile-two_row", "quantile-plain", "mean-plain"]

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-HERE = Path(__file__).parent
+from programs import on_four_devices, pairs
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, np.ndarray]:
-    path = tmp_path_factory.mktemp("heads") / "results.npz"
-    # the programs are tiny: compiling them well would cost more than running them badly
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    flags += " --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parents[1])}
-    command = [sys.executable, str(HERE / "heads_on_devices.py"), str(path)]
-    program = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert program.returncode == 0, program.stderr
-    with np.load(path) as file:
-        return dict(file)
-
-
-def pairs(results: dict[str, np.ndarray], prefix: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    names = [name.removesuffix("|one") for name in results if name.startswith(prefix) and name.endswith("|one")]
-    assert names
-    return [(name, results[f"{name}|one"], results[f"{name}|four"]) for name in names]
+    return on_four_devices("heads_on_devices.py", tmp_path_factory.mktemp("heads") / "results.npz")
 
 
 @pytest.mark.parametrize("what", ["step", "params", "state"])
