@@ -95,7 +95,7 @@ def run(flags: UEM) -> int:
     if trained.segmentor is not segmentor:  # batch statistics drifted, see --freeze-statistics
         score = partial(scorer, (parallel.replicate(trained.segmentor), unknown))
         after = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
-    evaluate = partial(evaluation.evaluate, config, progress=Progress)
+    evaluate = partial(evaluation.evaluate, config, folder=folder, progress=Progress)
     evaluated = {
         name: evaluate(name, score, scenes, variant=config.variant, names=config.methods)
         for name, scenes in sets.evaluation.items()

@@ -88,18 +88,19 @@ def evaluate(
     scenes: Any,
     progress: Progress,
     *,
+    folder: Path,
     variant: str,
     names: Sequence[str],
 ) -> Evaluated:
     """Score every scene with every method of `names`, pool the pixels, then count components at the best threshold.
 
-    Score maps wait on disk, beside the run's other files, for the threshold that only all of them decide.
+    Score maps wait on disk, in the run's `folder`, for the threshold that only all of them decide.
     Raises ValueError when a label does not fit its image or the set shows no anomaly.
     """
     shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
     pictures, labels, seconds = [], [], 0.0
     score(scenes[0]["image"])  # compiles what depends on the image size
-    with tempfile.TemporaryDirectory(dir=config.workdir) as spill, progress(f"score {name}") as report:
+    with tempfile.TemporaryDirectory(dir=folder) as spill, progress(f"score {name}") as report:
         for i in range(len(scenes)):
             row = scenes[i]
             begun = time.perf_counter()
