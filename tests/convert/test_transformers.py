@@ -242,7 +242,7 @@ def test_what_the_hub_may_refuse(monkeypatch, kind, error, message):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"hf:a/b needs huggingface_hub: pip install huggingface_hub"):
+    with pytest.raises(ImportError, match=r"hf:a/b needs huggingface_hub: pip install 'quantjax\[hub\]'"):
         read_backbone("hf:a/b", "dinov2_vits14")
 
 
