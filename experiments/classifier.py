@@ -10,33 +10,25 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments import probe
 from experiments.config import Settings, is_probe
 from experiments.features import Progress
 from experiments.run_log import record
 from experiments.sets import Sets
-from quantjax import losses
+from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
 from quantjax.convert.hub import read_weights as read_published
 from quantjax.convert.probes import to_probe_variables
-from quantjax.data import augment
-from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
-from quantjax.parallel import local_rows
-from quantjax.train.loop import fit, shuffled_order
-from quantjax.train.step import init_state, make_step, objective
-from quantjax.types import Batch, Preprocessing, PyTree
+from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
 PREPROCESSING = "preprocessing"  # key of a weight file's metadata
 QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks see pixels in [0, 1] as they are
-# SGD with Nesterov momentum, cosine from 0.1 to 1e-6 (Taghikhah et al. 2024, after Liu et al. 2020)
-LEARNING_RATE, FINAL_LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 1e-6, 0.9, 5e-4
 
 
 class Trained(NamedTuple):
@@ -120,66 +112,23 @@ def train(
     folder: Path,
     progress: Progress,
 ) -> PyTree:
-    """Train `model` on images uint8 [N, H, W, 3] that stay on the device; augmentation is part of the step."""
-    steps = -(-len(images) // config.batch_size)
-    optimizer = sgd(config.epochs * steps)
-    key = jax.random.key(config.seed)
-    variables = model.init(jax.random.fold_in(key, 0), jnp.zeros((1, *images.shape[1:]), jnp.float32))
-    state = init_state(variables["params"], optimizer, variables["batch_stats"])
+    """Train `model` on images uint8 [N, H, W, 3] as the settings say, with progress and a log."""
     with progress("stage 1, epochs") as report:
 
         def note(step: int, metrics: dict[str, float]) -> None:
             record(folder, {"stage": "classifier", "step": step, **metrics}, tensorboard=config.tensorboard)
             report(int(metrics["epoch"]), config.epochs, loss=metrics["loss"], accuracy=metrics["accuracy"])
 
-        state = fit(
-            make_step(objective(cross_entropy_loss(model, preprocessing)), optimizer),
-            state,
-            (images, labels),
-            lambda epoch: shuffled_order(config.seed, epoch, len(images), config.batch_size),
+        return fit_classifier(
+            model,
+            images,
+            labels,
+            preprocessing=preprocessing,
             epochs=config.epochs,
-            key=jax.random.fold_in(key, 1),
-            gather=augmented_rows(config.batch_size),
+            batch_size=config.batch_size,
+            accumulate=config.accumulate,
+            seed=config.seed,
             report=note,
             checkpoints=folder / "checkpoints" / "classifier",
             resume=config.resume,
         )
-    return jax.tree.map(np.asarray, {"params": state.params, "batch_stats": state.model_state})
-
-
-def sgd(steps: int) -> optax.GradientTransformation:
-    """The optimiser of stage 1 for a run of `steps` steps; weight decay is added to the gradient, as torch does."""
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps, alpha=FINAL_LEARNING_RATE / LEARNING_RATE)
-    return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(schedule, momentum=MOMENTUM, nesterov=True))
-
-
-def cross_entropy_loss(model: Any, preprocessing: Preprocessing) -> Any:
-    """loss_fn of train.step.objective: cross-entropy per row, and whether the row is classified right."""
-
-    def loss_fn(params: PyTree, model_state: PyTree, batch: Batch, key: Any, axis_name: str | None) -> Any:
-        output, changed = model.apply(
-            {"params": params, "batch_stats": model_state},
-            standardise(batch.inputs, preprocessing),
-            train=True,
-            mask=batch.mask,
-            axis_name=axis_name,
-            rngs={"dropout": key},
-            mutable=["batch_stats"],
-        )
-        assert batch.labels is not None
-        right = (output.logits.argmax(axis=1) == batch.labels).astype(jnp.float32)
-        return losses.cross_entropy(output.logits, batch.labels), changed["batch_stats"], {"accuracy": right}
-
-    return loss_fn
-
-
-def augmented_rows(batch_size: int) -> Any:
-    """gather of train.loop.make_epoch: rows of (images, labels), flipped and cropped by draws for the global batch."""
-
-    def gather(data: tuple[Any, Any], rows: Any, key: Any, axis_name: str | None = None) -> tuple[Any, Any]:
-        images, labels = data
-        # drawn for the batch itself: rows that only fill up the devices must not change the others' draws
-        draws = local_rows(augment.draw(key, batch_size), axis_name, rows=len(rows))
-        return augment.flip_and_crop(images[rows], draws), labels[rows]
-
-    return gather

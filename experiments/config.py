@@ -50,6 +50,7 @@ ScoreName = Literal[
     "gem_perturbed",
     "knn",
 ]
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
 INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
@@ -112,14 +113,17 @@ class QuantOD:
     """Methods to evaluate."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    precision: Precision | None = None
     """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
-    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere."""
+    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
+    accelerator, float32 on a CPU."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
     batch_size: int | None = None
     """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
+    accumulate: int = 1
+    """Parts in which stage 1 works through a batch, to save memory; each part has batch statistics of its own."""
     score_batch_size: int | None = None
     """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
@@ -150,6 +154,7 @@ class Settings(QuantOD):
     flow_epochs: int
     views: int
     shuffle: bool
+    precision: Precision
     score_batch_size: int
 
 
@@ -191,6 +196,7 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
         outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
         flow_epochs=FLOW_EPOCHS[config.preset],
         shuffle=config.preset == "paper",
+        precision=default_precision(accelerator),
         score_batch_size=1024 if accelerator else 128,
     )
     config = fill(config, views=config.flow_epochs if accelerator else 5)
@@ -199,6 +205,11 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
     check(settings)
     return settings
+
+
+def default_precision(accelerator: bool) -> Precision:
+    """What networks compute in unless a flag says otherwise."""
+    return "bfloat16" if accelerator else "float32"
 
 
 def is_probe(backbone: str | None) -> bool:
@@ -217,9 +228,14 @@ def check(settings: Settings) -> None:
     check_interval("--calibration-tpr", settings.calibration_tpr, 0.0, 1.0, closed="neither")
     check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
+    least |= {"accumulate": 1}
     least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
     for name, low in least.items():
         check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
+    if settings.batch_size % settings.accumulate:
+        raise ValueError(
+            f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
+        )
     check_interval("--seed", settings.seed, 0, 2**32 - 1)
     check_interval("--image-size", settings.image_size, 8, 4096)
     if settings.run is not None and Path(settings.run).name != settings.run:

@@ -58,9 +58,9 @@ def run(flags: QuantOD) -> int:
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
     jax.config.update("jax_default_prng_impl", flags.random_bits)
-    if flags.precision != "tensorfloat32":
-        jax.config.update("jax_default_matmul_precision", "highest")
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
+    if config.precision != "tensorfloat32":
+        jax.config.update("jax_default_matmul_precision", "highest")
     run_identity = identity(config)
     folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
     if folder is None:

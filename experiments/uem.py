@@ -44,9 +44,9 @@ def run(flags: UEM) -> int:
     # ---- settings and folder
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
-    if flags.precision != "tensorfloat32":
-        jax.config.update("jax_default_matmul_precision", "highest")
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
+    if config.precision != "tensorfloat32":
+        jax.config.update("jax_default_matmul_precision", "highest")
     run_identity = identity(config)
     folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
     if folder is None:

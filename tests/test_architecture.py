@@ -27,6 +27,7 @@ ALLOWED = {
     "data": GROUND,
     "convert": GROUND | {"extractors", "flows", "heads"},
     "segmentation": CONCEPT | {"extractors", "heads"},
+    "classification": CONCEPT | {"extractors", "losses", "data", "train", "parallel"},
     "parallel": GROUND,
     "inference": GROUND | {"parallel"},
     "train": GROUND | {"parallel"},

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments.config import check_choices, describe, fill
+from experiments.config import Precision, check_choices, default_precision, describe, fill
 
 BackboneName = Literal[
     "dinov2_vits14",
@@ -113,8 +113,9 @@ class UEM:
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
     exact: bool | None = None
     """Sort all pixels for AP, AUROC and FPR95 instead of streaming them. Default: up to 60 million pixels a set."""
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """Arithmetic of backbone and decoder; heads, likelihoods, losses and scores are float32 always."""
+    precision: Precision | None = None
+    """Arithmetic of backbone and decoder; heads, likelihoods, losses and scores are float32 always. Default: bfloat16
+    on an accelerator, float32 on a CPU."""
     workers: int | None = None
     """Processes that prepare training crops; 0 = threads of this one. Default: 0 on a CPU, 8 with an accelerator."""
     seed: int = 0
@@ -147,6 +148,7 @@ class Settings(UEM):
     window_batch: int
     channels: int
     hue: float
+    precision: Precision
     workers: int
 
 
@@ -198,6 +200,7 @@ def resolve(config: UEM, *, accelerator: bool) -> Settings:
         window=config.crop,
         window_batch=8 if accelerator else 2,
         workers=8 if accelerator else 0,
+        precision=default_precision(accelerator),
         channels=64 if config.backbone in SCRATCH else 256,
         hue=0.05 if config.backbone in SCRATCH else 0.5,
     )

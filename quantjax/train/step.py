@@ -75,6 +75,46 @@ def objective(loss_fn: Callable[..., tuple[Array, PyTree, dict[str, Array]]]) ->
     return value_and_grad
 
 
+def accumulated(value_and_grad: ValueAndGrad, parts: int) -> ValueAndGrad:
+    """Return value_and_grad in `parts` passes over a part of the rows each, whose means add up to that of the batch.
+
+    Memory is that of one part. It equals the whole where rows do not see each other; a model's batch statistics are
+    those of a part, one after the other, as with accumulated gradients elsewhere. Part i holds rows i, i + parts, ...,
+    so that padding at the end of a batch is dealt out evenly; a part of padding alone changes nothing. parts = 1
+    returns value_and_grad itself.
+    """
+    if parts == 1:
+        return value_and_grad
+
+    def deal(leaf: Array) -> Array:
+        filled = jnp.pad(leaf, ((0, -len(leaf) % parts), *((0, 0),) * (leaf.ndim - 1)))
+        return filled.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+    def in_parts(params: PyTree, model_state: PyTree, batch: Batch, key: Array, axis_name: str | None = None):
+        dealt = jax.tree.map(deal, batch)
+        counts = _total(dealt.mask.sum(axis=1, dtype=jnp.float32), axis_name)
+        weights = counts / jnp.maximum(counts.sum(), 1.0)
+
+        def body(carry: tuple[PyTree, PyTree], part: tuple[Batch, Array, Array]) -> tuple[Any, None]:
+            model_state, sums = carry
+            rows, weight, index = part
+            (loss, new_state, info), grads = value_and_grad(
+                params, model_state, rows, jax.random.fold_in(key, index), axis_name
+            )
+            kept = jax.tree.map(lambda new, old: jnp.where(weight > 0, new, old), new_state, model_state)
+            sums = jax.tree.map(lambda total, value: total + weight * value, sums, (loss, info, grads))
+            return (kept, sums), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], dealt)
+        shapes = jax.eval_shape(lambda: value_and_grad(params, model_state, first, key, axis_name))
+        (loss, _, info), grads = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        carry = (model_state, (loss, info, grads))
+        (model_state, (loss, info, grads)), _ = jax.lax.scan(body, carry, (dealt, weights, jnp.arange(parts)))
+        return (loss, model_state, info), grads
+
+    return in_parts
+
+
 def check_finite(state: TrainState, losses: np.ndarray, where: str, saved: str = "") -> None:
     """Raise FloatingPointError when a loss of the last steps [S] or a parameter is no longer finite.
 

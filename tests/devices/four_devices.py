@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from quantjax.data import augment
+from quantjax.classification import augmented_rows, cross_entropy_objective
+from quantjax.extractors import NONE
 from quantjax.extractors.wrn import WideResNet
 from quantjax.flows.base import log_likelihood
 from quantjax.flows.recipes import quantod
 from quantjax.inference import map_batches
-from quantjax.losses import cross_entropy, likelihood_objective
+from quantjax.losses import likelihood_objective
 from quantjax.parallel import data_parallel, device_summary, local_rows, pad_axis, replicate
 from quantjax.train.loop import file_order, make_epoch, take_rows
-from quantjax.train.step import init_state, make_step, objective
+from quantjax.train.step import accumulated, init_state, make_step
 from quantjax.types import Batch
 
 STEPS = 10
@@ -64,28 +65,16 @@ def compare(name, value_and_grad, optimizer, params, model_state, data, batch, g
         record(f"{name}.statistics", side, state.model_state)
 
 
-def classifier(batch: int) -> None:
+def classifier(name: str, rows: int, batch: int, accumulate: int) -> None:
     """Stage 1: flip and crop, dropout, synchronised batch norm, SGD with momentum and weight decay."""
     rng = np.random.default_rng(0)
-    data = (rng.integers(0, 256, (26, 8, 8, 3), np.uint8), rng.integers(0, 3, 26).astype(np.int32))
+    data = (rng.integers(0, 256, (rows, 8, 8, 3), np.uint8), rng.integers(0, 3, rows).astype(np.int32))
     model = WideResNet(3, depth=10, width=1, dropout_rate=0.3)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-
-    def loss_fn(params, statistics, batch, key, axis_name):
-        out, new = model.apply(
-            {"params": params, "batch_stats": statistics}, batch.inputs.astype(jnp.float32) / 255.0,
-            train=True, mask=batch.mask, axis_name=axis_name, rngs={"dropout": key}, mutable=["batch_stats"],
-        )  # fmt: skip
-        right = out.logits.argmax(axis=1) == batch.labels
-        return cross_entropy(out.logits, batch.labels), new["batch_stats"], {"accuracy": right}
-
-    def gather(data, rows, key, axis_name=None):
-        draws = local_rows(augment.draw(key, batch), axis_name, rows=len(rows))
-        return augment.flip_and_crop(data[0][rows], draws), data[1][rows]
-
+    value_and_grad = accumulated(cross_entropy_objective(model, NONE), accumulate)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.02, momentum=0.9))
     parts = variables["params"], variables["batch_stats"]
-    compare("classifier", objective(loss_fn), optimizer, *parts, data, batch, gather)
+    compare(name, value_and_grad, optimizer, *parts, data, batch, augmented_rows(batch))
 
 
 def flow() -> None:
@@ -141,7 +130,8 @@ def plumbing() -> None:
 def main(path: str) -> None:
     assert jax.device_count() == 4, device_summary()
     jax.config.update("jax_default_matmul_precision", "highest")
-    classifier(10)
+    classifier("classifier", 26, 10, 1)
+    classifier("accumulated", 24, 12, 3)
     flow()
     seeds()
     plumbing()

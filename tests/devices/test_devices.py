@@ -14,7 +14,7 @@ def results(tmp_path_factory) -> dict[str, np.ndarray]:
     return on_four_devices("four_devices.py", tmp_path_factory.mktemp("devices") / "results.npz")
 
 
-TRAININGS = ["classifier", "quantile-two_row", "quantile-plain", "mean-plain"]
+TRAININGS = ["classifier", "accumulated", "quantile-two_row", "quantile-plain", "mean-plain"]
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -34,7 +34,7 @@ def test_ten_steps_on_four_devices_are_those_on_one(results, training, what):
 
 
 def test_running_statistics_after_ten_steps_are_those_of_one_device(results):
-    for name, one, four in pairs(results, "classifier.statistics"):
+    for name, one, four in pairs(results, "classifier.statistics") + pairs(results, "accumulated.statistics"):
         np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
 
 

@@ -7,6 +7,11 @@ import sys
 import pytest
 
 from experiments.config import QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.segmentation import config as segmentation
+
+
+def scenes(**how):
+    return segmentation.resolve(segmentation.UEM(), **how)
 
 
 def test_the_demonstration_and_the_paper_differ_in_size_alone():
@@ -118,3 +123,19 @@ def test_help_starts_no_jax():
 def test_settings_have_no_optional_field_left():
     optional = {f.name for f in dataclasses.fields(Settings) if "None" in str(f.type)}
     assert optional == {"data_dir", "weights", "preprocessing", "run"}
+
+
+@pytest.mark.parametrize("settings", [lambda **how: resolve(QuantOD(inlier="cifar10"), **how), scenes])
+def test_precision_follows_the_machine_unless_a_flag_says_so(settings):
+    assert settings(accelerator=False).precision == "float32"
+    assert settings(accelerator=True).precision == "bfloat16"
+
+
+def test_a_precision_that_is_given_stays():
+    given = QuantOD(inlier="cifar10", precision="tensorfloat32")
+    assert {resolve(given, accelerator=there).precision for there in (False, True)} == {"tensorfloat32"}
+
+
+def test_a_batch_must_divide_into_its_parts():
+    with pytest.raises(ValueError, match="--accumulate must divide --batch-size, 128, got 3"):
+        resolve(QuantOD(inlier="cifar10", accumulate=3), accelerator=False)

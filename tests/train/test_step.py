@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax.train.step import TrainState, init_state, make_step, objective
+from quantjax.train.step import TrainState, accumulated, init_state, make_step, objective
 from quantjax.types import Batch
 
 KEY = jax.random.key(0)
@@ -102,3 +102,32 @@ def test_training_vmapped_over_seeds_equals_separate_runs():
         np.testing.assert_allclose(together.params["w"][i], alone.params["w"], rtol=1e-6)
         np.testing.assert_allclose(infos["loss"][i], info["loss"], rtol=1e-5)
     assert not np.allclose(together.params["w"][0], together.params["w"][1])
+
+
+def test_gradients_accumulated_in_parts_are_those_of_the_whole_batch():
+    rng = np.random.default_rng(0)
+    mask = np.arange(9) < 7  # two rows of padding, and nine rows are not two equal parts
+    batch = batch_of(rng.normal(size=(9, 2)), rng.normal(size=9), mask)
+    params = {"w": jnp.array([1.0, 0.5])}
+    (loss, _, info), grads = objective(squared_error)(params, jnp.zeros(()), batch, KEY)
+    (same, parts, same_info), same_grads = accumulated(objective(squared_error), 2)(params, jnp.zeros(()), batch, KEY)
+    assert float(same) == pytest.approx(float(loss), rel=1e-6)
+    assert float(same_info["error"]) == pytest.approx(float(info["error"]), rel=1e-6)
+    np.testing.assert_allclose(same_grads["w"], grads["w"], rtol=1e-6)
+    assert float(parts) == 2.0
+
+
+def test_a_part_without_rows_leaves_no_trace_and_parts_draw_apart():
+    def noisy(params, model_state, batch, key, axis_name=None):
+        return jax.random.uniform(key, batch.mask.shape), model_state + 1, {}
+
+    batch = BATCH._replace(mask=jnp.array([True, True, False]))
+    (loss, parts, _), _ = accumulated(objective(noisy), 3)({"w": jnp.ones(2)}, jnp.zeros(()), batch, KEY)
+    draws = [float(jax.random.uniform(jax.random.fold_in(KEY, i), (1,))[0]) for i in range(3)]
+    assert float(loss) == pytest.approx((draws[0] + draws[1]) / 2)
+    assert float(parts) == 2.0
+
+
+def test_one_part_is_the_objective_itself():
+    whole = objective(squared_error)
+    assert accumulated(whole, 1) is whole
