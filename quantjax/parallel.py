@@ -71,7 +71,7 @@ def data_parallel(
     def run(*args: PyTree) -> PyTree:
         if len(args) != len(in_axes):
             raise ValueError(f"in_axes names {len(in_axes)} arguments, got {len(args)}")
-        shares = [_split(arg, axis, len(devices)) for arg, axis in zip(args, in_axes, strict=True)]
+        shares = [_split(arg, axis, len(devices), across_hosts) for arg, axis in zip(args, in_axes, strict=True)]
         empty = tuple(None if jax.tree.leaves(share) else jax.tree.structure(share) for share in shares)
         result = mapped(empty)(*(share for share, structure in zip(shares, empty, strict=True) if structure is None))
         if devices[0].platform == "cpu":
@@ -97,7 +97,8 @@ def _on_one(fn: Callable[..., PyTree], device: Any, donate_argnums: tuple[int, .
     return run
 
 
-def _split(tree: PyTree, axis: Axes, count: int) -> PyTree:
+def _split(tree: PyTree, axis: Axes, count: int, devices: Sequence[Any] | None) -> PyTree:
+    """Shares [.., count, length / count, ..] of split arguments, sent to `devices`; None leaves that to the call."""
     if axis is None:
         return tree
 
@@ -108,7 +109,12 @@ def _split(tree: PyTree, axis: Axes, count: int) -> PyTree:
                 f"an argument of shape {list(shape)} is split along axis {axis} over {count} devices, which do not "
                 f"divide {shape[axis]}; fill it up with pad_axis"
             )
-        return leaf.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+        shares = leaf.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+        if devices is None or not isinstance(leaf, np.ndarray):
+            return shares
+        mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+        spec = jax.sharding.PartitionSpec(*(None,) * axis, AXIS)
+        return jax.device_put(shares, jax.sharding.NamedSharding(mesh, spec))
 
     return jax.tree.map(split, tree)
 
@@ -152,6 +158,18 @@ def replicate(tree: PyTree, devices: Sequence[Any] | None = None, *, copy: bool 
     return jax.tree.map(put, tree)
 
 
+def upload(tree: PyTree, devices: Sequence[Any] | None = None) -> PyTree:
+    """Send the host arrays of a split argument to the one device that will read them, ahead of the call.
+
+    Where there are several devices the arrays come back as they are: `data_parallel` sends each its share. Loops hand
+    over their batches this way, so that any other array that travels is a mistake that jax.transfer_guard shows.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    if len(devices) > 1 or jax.process_count() > 1:
+        return tree
+    return jax.device_put(tree, devices[0])
+
+
 def local_rows(tree: PyTree, axis_name: str | None, axis: int = 0, rows: int | None = None) -> PyTree:
     """Cut this device's share out of arrays drawn for the global batch; `tree` itself where axis_name is None.
 
@@ -185,6 +203,15 @@ def process_share(array: np.ndarray, axis: int) -> np.ndarray:
     if array.shape[axis] % count:
         raise ValueError(f"{count} processes do not divide axis {axis} of shape {list(array.shape)}; use pad_axis")
     return np.split(array, count, axis)[index]
+
+
+def agreed(decision: bool) -> bool:
+    """The decision of process 0 in every process: clocks differ, and all must do the same."""
+    if jax.process_count() == 1:
+        return decision
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def device_count(devices: Sequence[Any] | None = None) -> int:

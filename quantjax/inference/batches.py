@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_interval
-from quantjax.parallel import data_parallel, replicate
+from quantjax.parallel import data_parallel, replicate, upload
 from quantjax.types import PyTree
 
 Report = Callable[[int, int], None]
@@ -57,12 +57,12 @@ def batched(
 
         def fetch() -> None:
             result, rows = waiting.popleft()
-            results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:rows], result))
+            results.append(jax.tree.map(lambda leaf: leaf[:rows], jax.device_get(result)))
             if report is not None:
                 report(min(len(results) * size, total), total)
 
         for batch, rows in _padded(arrays, total, size):
-            result = step(*whole, batch)
+            result = step(*whole, upload(batch, devices))
             jax.tree.map(lambda leaf: leaf.copy_to_host_async(), result)
             waiting.append((result, rows))
             if len(waiting) > IN_FLIGHT:

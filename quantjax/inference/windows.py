@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.checks import check_interval, check_shape
-from quantjax.parallel import data_parallel, device_count, process_share, replicate
+from quantjax.parallel import data_parallel, device_count, process_share, replicate, upload
 from quantjax.types import Array, PyTree
 
 # Batches that may be on their way: the device never waits for the host, and memory stays that of a few batches of maps.
@@ -80,18 +80,19 @@ def sliding(
         whole = replicate(whole, devices)
         canvas = _fill_up(image, window)
         hits = [_hits(*lengths) for lengths in zip(canvas.shape, window, stride, strict=False)]
+        placed = replicate(hits, devices)
         sums, waiting = None, deque[Array]()
         for batch in _batches(canvas, window, stride, size):
-            windows, corners, weights = (process_share(array, 0) for array in batch)
+            windows, corners, weights = (upload(process_share(array, 0), devices) for array in batch)
             maps = network(*whole, windows)
             _check_maps(maps, (local * (size // count), *window))
-            sums = begin(maps, *hits) if sums is None else sums
+            sums = begin(maps, *placed) if sums is None else sums
             sums, done = add(sums, maps, corners, weights)
             waiting.append(done)
             if len(waiting) > IN_FLIGHT:
                 jax.block_until_ready(waiting.popleft())
-        result = blend(sums, *(axis[:length] for axis, length in zip(hits, image.shape, strict=False)))
-        return jax.tree.map(np.asarray, result)
+        own = [axis[:length] for axis, length in zip(hits, image.shape, strict=False)]
+        return jax.device_get(blend(sums, *replicate(own, devices)))
 
     return run
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import parallel
-from quantjax.train import checkpoint
-from quantjax.train.step import Step, TrainState, check_finite
+from quantjax.train import checkpoint, pace
+from quantjax.train.step import Step, TrainState, check_finite, finiteness
 from quantjax.types import Array, Batch, PyTree
 
 Gather = Callable[..., tuple[Array, Array | None]]  # (data, rows [B] int32, key, axis_name=None) -> (inputs, labels)
@@ -85,6 +85,7 @@ def fit(
     report: Report | None = None,
     after_epoch: Callable[[int, TrainState], None] | None = None,
     checkpoints: str | Path | None = None,
+    checkpoint_seconds: float | None = None,
     keep: int = 2,
     resume: bool = False,
     devices: Sequence[Any] | None = None,
@@ -95,7 +96,9 @@ def fit(
     data is what `gather` reads, or a function of the epoch (0, 1, ...) that returns it; it is put on the devices.
     order(epoch) is [S, B], equal S in every epoch. key is the typed key of the run. After each epoch, when its numbers
     have arrived: report(steps, {"epoch": finished epochs, "loss": mean over rows, ...}), after_epoch(finished epochs,
-    state), whose state lives only until the next epoch, then the checkpoint. A kill loses at most the epoch in flight.
+    state), whose state lives only until the next epoch, then the checkpoint: after the last epoch, and after others
+    when `checkpoint_seconds` (default: pace.CHECKPOINT_SECONDS) have passed since the one before. A kill loses the
+    epochs since.
 
     With resume=True the newest checkpoint in the folder `checkpoints`, if there is one, is where the run goes on, with
     the numbers that an uninterrupted run gives. whole_epochs: one call of the compiled function per epoch, or per
@@ -111,31 +114,35 @@ def fit(
     call = parallel.data_parallel(
         make_epoch(step, gather), (None, None, 1, None), None, donate_argnums=(0,), devices=devices
     )
+    finite = parallel.data_parallel(finiteness, (None,), None, devices=devices)
     state = parallel.replicate(state, devices, copy=True)
     placed_key = parallel.replicate(key, devices)
+    save_now = pace.every(pace.CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds)
+    saved = first
     resident = None if callable(data) else parallel.replicate(data, devices)
     for epoch in range(first, epochs):
         now = parallel.replicate(data(epoch), devices) if callable(data) else resident
         rows = parallel.pad_axis(order(epoch), 1, parallel.device_count(devices), -1)
-        state, infos = _run_epoch(call, state, now, rows, placed_key, whole)
-        saved = f"{epoch} finished epochs are safe in {checkpoints}" if checkpoints is not None and epoch else ""
-        check_finite(state, infos["loss"], f"in epoch {epoch + 1}", saved)
+        state, infos = _run_epoch(call, state, now, rows, placed_key, whole, devices)
+        safe = f"{saved} finished epochs are safe in {checkpoints}" if checkpoints is not None and saved else ""
+        check_finite(state, jax.device_get(finite(state)), infos["loss"], f"in epoch {epoch + 1}", safe)
         if report is not None:
             weights = (rows >= 0).sum(axis=1)
             means = {name: float(np.average(value, axis=0, weights=weights)) for name, value in infos.items()}
-            report(int(state.step), {"epoch": epoch + 1, **means})
+            report(int(jax.device_get(state.step)), {"epoch": epoch + 1, **means})
         if after_epoch is not None:
             after_epoch(epoch + 1, state)
-        if checkpoints is not None:
+        if checkpoints is not None and (parallel.agreed(save_now()) or epoch + 1 == epochs):
             checkpoint.save(checkpoints, state, epoch + 1, key, keep=keep)
+            saved = epoch + 1
     return state
 
 
-def _run_epoch(call, state, data, rows, key, whole) -> tuple[TrainState, dict[str, np.ndarray]]:
+def _run_epoch(call, state, data, rows, key, whole, devices) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Run all steps of `rows` and fetch their numbers, once."""
     share = parallel.process_share(rows, 1)
     infos = []
     for part in [share] if whole else np.split(share, len(share)):
-        state, info = call(state, data, part, key)
+        state, info = call(state, data, parallel.upload(part, devices), key)
         infos.append(info)
-    return state, jax.tree.map(lambda *values: np.concatenate([np.asarray(v) for v in values]), *infos)
+    return state, jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(infos))

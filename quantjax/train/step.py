@@ -115,18 +115,24 @@ def accumulated(value_and_grad: ValueAndGrad, parts: int) -> ValueAndGrad:
     return in_parts
 
 
-def check_finite(state: TrainState, losses: np.ndarray, where: str, saved: str = "") -> None:
+def finiteness(state: TrainState, axis_name: str | None = None) -> Array:
+    """Whether each parameter of the state is finite, [number of arrays] bool, in the order of jax.tree."""
+    del axis_name
+    return jnp.stack([jnp.isfinite(leaf.astype(jnp.float32)).all() for leaf in jax.tree.leaves(state.params)])
+
+
+def check_finite(state: TrainState, finite: np.ndarray, losses: np.ndarray, where: str, saved: str = "") -> None:
     """Raise FloatingPointError when a loss of the last steps [S] or a parameter is no longer finite.
 
-    `where` says which steps these were, `saved` what is safe nevertheless.
+    `finite` is the state's `finiteness`, `where` says which steps these were, `saved` what is safe nevertheless.
     """
     remedy = "lower the learning rate, clip the gradient norm, or look for NaN in the inputs"
     end = f"{remedy}; {saved}" if saved else remedy
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
         raise FloatingPointError(f"the loss became {losses[bad[0]]} {where}, step {bad[0] + 1} of {len(losses)}; {end}")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+    for (path, _), sound in zip(jax.tree_util.tree_leaves_with_path(state.params), finite, strict=True):
+        if not sound:
             raise FloatingPointError(f"parameter {jax.tree_util.keystr(path)} is no longer finite {where}; {end}")
 
 

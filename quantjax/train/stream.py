@@ -16,7 +16,7 @@ from quantjax import parallel
 from quantjax.checks import check_interval
 from quantjax.train import checkpoint
 from quantjax.train.loop import Report
-from quantjax.train.step import Step, TrainState, check_finite
+from quantjax.train.step import Step, TrainState, check_finite, finiteness
 from quantjax.types import Array, PyTree
 
 Batches = Callable[[int], Iterator[PyTree]]  # first step (0, 1, ...) -> this process's batches from there on
@@ -60,25 +60,28 @@ def fit_stream(
         return step(state, (frozen, batch), key, axis_name)
 
     call = parallel.data_parallel(one, (None, None, 0, None), None, donate_argnums=(0,), devices=devices)
+    finite = parallel.data_parallel(finiteness, (None,), None, devices=devices)
     state = parallel.replicate(state, devices, copy=True)
     frozen, key_there = parallel.replicate(frozen, devices), parallel.replicate(key, devices)
     infos: list[dict[str, Array]] = []
     saved = first
     feed = batches(first)
     for done, batch in zip(range(first + 1, steps + 1), feed, strict=False):
-        state, info = call(state, frozen, batch, key_there)
+        state, info = call(state, frozen, parallel.upload(batch, devices), key_there)
         infos.append(info)
         at_checkpoint = checkpoints is not None and (done % checkpoint_every == 0 or done == steps)
         if at_checkpoint or done % report_every == 0 or done == steps:
-            values = jax.tree.map(lambda *leaves: np.asarray([np.asarray(leaf) for leaf in leaves]), *infos)
+            values = jax.tree.map(lambda *leaves: np.asarray(leaves), *jax.device_get(infos))
             safe = f"{saved} steps are safe in {checkpoints}" if checkpoints is not None and saved else ""
-            check_finite(state, values["loss"], f"in steps {done - len(infos) + 1} to {done}", safe)
+            where = f"in steps {done - len(infos) + 1} to {done}"
+            check_finite(state, jax.device_get(finite(state)), values["loss"], where, safe)
             if report is not None:
                 report(done, {name: float(np.mean(value)) for name, value in values.items()})
             infos = []
         if at_checkpoint:
             checkpoint.save(checkpoints, state, done, key, keep=keep)  # type: ignore[arg-type]
             saved = done
-    if int(state.step) < steps:
-        raise ValueError(f"batches ended after {int(state.step)} of {steps} steps; they must go on for ever")
+    taken = int(jax.device_get(state.step))
+    if taken < steps:
+        raise ValueError(f"batches ended after {taken} of {steps} steps; they must go on for ever")
     return state

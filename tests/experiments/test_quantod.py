@@ -15,6 +15,7 @@ from experiments.config import SCORES
 from experiments.quantod import main
 from quantjax.data.bundled import BUNDLED_OUTLIERS
 from quantjax.report import read_jsonl
+from quantjax.train import pace
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--epochs", "2", "--flow-epochs", "3", "--blocks", "2", "--width", "32", "--scores", "quantod", "energy"]
@@ -122,6 +123,7 @@ def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(run_log, "append_jsonl", stop)
+    monkeypatch.setattr(pace, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -124,12 +124,20 @@ def test_a_kill_loses_at_most_the_epoch_in_flight(tmp_path):
         if epoch == 3:
             raise KeyboardInterrupt
 
-    common = {"epochs": 4, "key": KEY}
+    common = {"epochs": 4, "key": KEY, "checkpoint_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
         fit(STEP, start(), DATA, order, checkpoints=tmp_path, after_epoch=die, **common)
     assert checkpoint.latest(tmp_path) == 2
     resumed = fit(STEP, start(), DATA, order, checkpoints=tmp_path, resume=True, **common)
     assert_same(resumed, fit(STEP, start(), DATA, order, **common))
+
+
+def test_epochs_that_are_quicker_than_the_interval_wait_for_the_last_to_be_saved(tmp_path):
+    seen = []
+    fit(STEP, start(), DATA, order, epochs=3, key=KEY, checkpoints=tmp_path, checkpoint_seconds=1e6,
+        after_epoch=lambda epoch, state: seen.append(checkpoint.latest(tmp_path)))  # fmt: skip
+    assert seen == [None, None, None]
+    assert checkpoint.latest(tmp_path) == 3
 
 
 def test_reported_loss_is_the_mean_over_rows_and_the_initial_state_survives():
@@ -168,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(tmp_pa
         return data
 
     with pytest.raises(FloatingPointError, match=r"epoch 2, step 3 of 3; lower the learning rate.*1 finished epochs"):
-        fit(STEP, start(), poisoned, order, epochs=3, key=KEY, checkpoints=tmp_path)
+        fit(STEP, start(), poisoned, order, epochs=3, key=KEY, checkpoints=tmp_path, checkpoint_seconds=0.0)
     assert checkpoint.latest(tmp_path) == 1
 
 
