@@ -1,4 +1,4 @@
-"""When to save and when to report: by the clock, so that a kill loses a minute or two and saving costs next to nothing."""
+"""When to save and when to report: by the clock, so that a kill loses a minute or two and saving costs little."""
 
 from __future__ import annotations
 
