@@ -138,6 +138,8 @@ class QuantOD:
     """Continue an unfinished run."""
     overwrite: bool = False
     """Delete the run's folder first; the feature cache stays."""
+    debug: bool = False
+    """Show the traceback of an error instead of one line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +176,7 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 FLOW_EPOCHS = {"paper": 50, "reference": 25}
 # Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "score_batch_size", "tensorboard")
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "score_batch_size", "tensorboard")
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:

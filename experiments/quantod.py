@@ -24,11 +24,23 @@ from experiments.config import HELD_OUT, INLIER, QuantOD, Settings, describe, id
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)
-    return report_errors(lambda: run(config), "--batch-size or --score-batch-size")
+    return report_errors(lambda: run(config), "--batch-size or --score-batch-size", debug=config.debug)
 
 
-def report_errors(run: Callable[[], int], sizes: str) -> int:
-    """run() with what went wrong as one line and an exit status; `sizes` are the flags to lower when memory is full."""
+def report_errors(run: Callable[[], int], sizes: str, *, debug: bool = False) -> int:
+    """run() with what went wrong as one line and an exit status; `sizes` are the flags to lower when memory is full.
+
+    With debug the error comes through with its traceback.
+    """
+    from experiments.run_folder import release
+
+    try:
+        return _in_one_line(run, sizes) if not debug else run()
+    finally:
+        release()
+
+
+def _in_one_line(run: Callable[[], int], sizes: str) -> int:
     try:
         return run()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:

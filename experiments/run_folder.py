@@ -18,12 +18,14 @@ from quantjax.report import write_json
 
 FINISHED = "results.json"
 CONFIG = "config.json"
+_HELD: list[Any] = []
 
 
 def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Path | None:
     """The folder of the run that the settings `config` name; None, its results shown, when it was finished before.
 
-    Raises as `find_run`, and ImportError when the settings ask for events that cannot be written.
+    The folder belongs to this process alone until `release`. Raises as `find_run`, ValueError when another process has
+    it, and ImportError when the settings ask for events that cannot be written.
     """
     folder, finished = find_run(config.workdir, name, identity, resume=config.resume, overwrite=config.overwrite)
     if finished:
@@ -32,7 +34,29 @@ def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Path | None
         return None
     if config.tensorboard:
         check_tensorboard()
+    hold(folder)
     return folder
+
+
+def hold(folder: Path) -> None:
+    """Keep other processes out of `folder`; the operating system lets go of it when this process ends, however."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"{folder} is in use: another process runs these settings there; wait for it or stop it, or choose "
+            "another --run name"
+        ) from None
+    _HELD.append(lock)
+
+
+def release() -> None:
+    """Let other processes have what this one holds."""
+    while _HELD:
+        _HELD.pop().release()
 
 
 def find_run(

@@ -27,7 +27,7 @@ from experiments.segmentation.config import UEM, describe, identity, parse, reso
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)
-    return report_errors(lambda: run(config), "--batch-size or --window-batch")
+    return report_errors(lambda: run(config), "--batch-size or --window-batch", debug=config.debug)
 
 
 def run(flags: UEM) -> int:

@@ -128,6 +128,8 @@ class UEM:
     """Continue an unfinished run."""
     overwrite: bool = False
     """Delete the run's folder first."""
+    debug: bool = False
+    """Show the traceback of an error instead of one line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ FULL_SIZE: dict[str, Any] = {
 }
 STRIDE = 140
 # Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "window_batch", "workers", "tensorboard")
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "window_batch", "workers", "tensorboard")
 
 
 def parse(argv: list[str] | None = None) -> UEM:

@@ -49,7 +49,7 @@ def histogram_chart(inlier: np.ndarray, outlier: np.ndarray, threshold: float | 
 
     The height fits the inliers and the inner bins; a taller end bin is cut off and its share written beside it.
     """
-    inlier, outlier = np.asarray(inlier, np.float64), np.asarray(outlier, np.float64)
+    inlier, outlier = ordered(inlier), ordered(outlier)
     low, high = score_range(inlier, outlier, threshold)
     edges = np.linspace(low, high, BINS + 1)
     shares = [100.0 * np.histogram(np.clip(s, low, high), edges)[0] / len(s) for s in (inlier, outlier)]
@@ -62,7 +62,7 @@ def histogram_chart(inlier: np.ndarray, outlier: np.ndarray, threshold: float | 
         if held > y_range[1]:
             parts.append(f'<text class="beyond" x="{x}" y="{TOP + 12}" text-anchor="{anchor}">{held:.0f} %</text>')
     if threshold is not None:
-        line = f'd="M{_x(threshold, (low, high)):.1f} {TOP}V{HEIGHT - BOTTOM}"'
+        line = f'd="M{_x(min(max(threshold, low), high), (low, high)):.1f} {TOP}V{HEIGHT - BOTTOM}"'
         parts.append(f'<path class="threshold" {line}/>')
         parts.append(f'<path class="hit" {line}><title>threshold {threshold:.6g}</title></path>')
     return _svg(title, parts)
@@ -80,6 +80,7 @@ def _steps(name: str, edges: np.ndarray, share: np.ndarray, y_range: tuple[float
 
 def roc_points(inlier: np.ndarray, outlier: np.ndarray, samples: int = 120) -> Line:
     """(share of outliers accepted, share of inliers accepted) in percent over at most 2 samples + 1 thresholds."""
+    inlier, outlier = ordered(inlier), ordered(outlier)
     levels = np.linspace(0.0, 1.0, samples)
     thresholds = np.unique(np.concatenate([np.quantile(s, levels, method="nearest") for s in (inlier, outlier)]))
     shares = [100.0 * np.searchsorted(np.sort(s), thresholds, side="right") / len(s) for s in (outlier, inlier)]
@@ -88,14 +89,24 @@ def roc_points(inlier: np.ndarray, outlier: np.ndarray, samples: int = 120) -> L
 
 def score_range(inlier: np.ndarray, outlier: np.ndarray, threshold: float | None) -> tuple[float, float]:
     """An axis that shows the inliers well and cuts tails further than three of their widths away."""
-    left, right = np.quantile(inlier, [0.01, 0.99])
-    width = float(right - left) or abs(float(left)) or 1.0
     pooled = np.concatenate([inlier, outlier])
+    pooled = pooled[np.isfinite(pooled)]
+    finite = inlier[np.isfinite(inlier)]
+    if not len(pooled):
+        pooled = np.zeros(1)
+    left, right = np.quantile(finite if len(finite) else pooled, [0.01, 0.99])
+    width = float(right - left) or abs(float(left)) or 1.0
     low = max(float(pooled.min()), float(left) - 3.0 * width)
     high = min(float(pooled.max()), float(right) + 3.0 * width)
-    if threshold is not None:
+    if threshold is not None and math.isfinite(threshold):
         low, high = min(low, threshold), max(high, threshold)
     return (low, high) if high > low else (low - 0.5 * width, high + 0.5 * width)
+
+
+def ordered(scores: np.ndarray) -> np.ndarray:
+    """Scores [N] as float64 that can be compared: NaN becomes the most outlying."""
+    scores = np.asarray(scores, np.float64)
+    return np.where(np.isnan(scores), np.inf, scores)
 
 
 def nice_ceiling(value: float) -> float:

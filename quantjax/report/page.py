@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.checks import check_finite, check_same_length
+from quantjax.checks import check_same_length
 from quantjax.report import charts, markup
 from quantjax.report.tables import (
     Table,
     aupr_table,
     fpr_auroc_table,
     outlier_positive_table,
+    percent,
     seconds_table,
-    share,
     to_markdown,
     unique,
 )
@@ -40,12 +40,14 @@ class Curve(NamedTuple):
 
 
 def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curves: Sequence[Curve]) -> str:
-    """The page as text; raises ValueError for scores that are empty or not finite."""
+    """The page as text; an infinite score is drawn at the end of its axis, NaN as the most outlying.
+
+    Raises ValueError when a set has no scores.
+    """
     for method, values in scores.items():
         for name, array in {"inlier": values.inlier, **values.outliers}.items():
             if not len(array):
                 raise ValueError(f"scores[{method!r}] must hold at least one score per set, got none for {name!r}")
-            check_finite(f"scores[{method!r}], {name}", np.asarray(array))
     sections = [
         _tiles(results),
         markup.section("results", fpr_auroc_table(results).title, markup.table(fpr_auroc_table(results))),
@@ -61,7 +63,7 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
     calibration = results["calibration"]
-    accepted = f"promised {share(calibration['promised_tpr'])}, achieved {share(calibration['achieved_tpr'])}"
+    accepted = f"promised {percent(calibration['promised_tpr'])}, achieved {percent(calibration['achieved_tpr'])}"
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
@@ -88,7 +90,7 @@ def _tiles(results: Mapping[str, Any]) -> str:
     tiles = [
         (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
         ("Inlier accuracy", f"{results['accuracy']:.2f} %", f"inliers: {results['inlier']}"),
-        ("Inliers accepted", share(calibration["achieved_tpr"]), f"promised {share(calibration['promised_tpr'])}"),
+        ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {percent(calibration['promised_tpr'])}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
     return markup.tiles(tiles)

@@ -8,7 +8,7 @@ from typing import Any
 
 from quantjax.report import maps, markup
 from quantjax.report.maps import Example
-from quantjax.report.tables import ap_fpr_table, auroc_component_table, speed_table, to_markdown, unique
+from quantjax.report.tables import ap_fpr_table, auroc_component_table, percent, speed_table, to_markdown, unique
 
 
 def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]) -> str:
@@ -30,7 +30,7 @@ def to_text(results: Mapping[str, Any]) -> str:
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier mIoU {_percent(miou['before'])} before and {_percent(miou['after'])} after the second stage. "
+        f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage. "
         f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
@@ -52,7 +52,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{best['ap']:.2f} %",
             f"FPR95 {best['fpr95']:.2f} %",
         ),
-        ("Inlier mIoU", _percent(miou["after"]), f"{_percent(miou['before'])} before the second stage"),
+        ("Inlier mIoU", percent(miou["after"]), f"{percent(miou['before'])} before the second stage"),
         ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
@@ -75,7 +75,3 @@ def _maps(name: str, examples: Sequence[Example], class_names: Sequence[str]) ->
     return markup.section(
         f"maps-{escape(name)}", f"Score maps, {name}", f'<p class="hint">{note}</p>{legend}{"".join(rows)}'
     )
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f} %"

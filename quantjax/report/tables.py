@@ -126,11 +126,9 @@ def to_markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def share(value: float | None) -> str:
-    """A rate in percent as text, from a fraction up to 1 or from percent; None was not measured."""
-    if value is None:
-        return "not measured"
-    return f"{100.0 * value if value <= 1.0 else value:.2f} %"
+def percent(value: float | None) -> str:
+    """A rate in percent as text; None was not measured."""
+    return "not measured" if value is None else f"{value:.2f} %"
 
 
 def unique(values: Any) -> list[str]:

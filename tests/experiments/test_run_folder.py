@@ -1,10 +1,14 @@
 """A run's folder is new, unfinished, finished, or someone else's."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from experiments.run_folder import begin_run, find_run
+from experiments.quantod import report_errors
+from experiments.run_folder import begin_run, find_run, hold, release
 
 
 def found(workdir, *, name="run", seed=0, resume=False, overwrite=False):
@@ -80,3 +84,32 @@ def test_an_unwritable_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="--workdir must be writable"):
         found(tmp_path / "file" / "runs")
+
+
+def test_a_run_in_progress_keeps_other_processes_out_until_its_process_ends(tmp_path):
+    code = "import sys, pathlib; from experiments.run_folder import hold; hold(pathlib.Path(sys.argv[1]));"
+    code += "print('held', flush=True); sys.stdin.read()"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    try:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="is in use: another process runs these settings"):
+            hold(tmp_path / "run")
+        hold(tmp_path / "other")
+    finally:
+        owner.kill()  # no chance to clean up
+        owner.wait()
+    hold(tmp_path / "run")
+    release()
+
+
+def test_errors_are_one_line_unless_debug_asks_for_more(capsys):
+    def wrong():
+        raise ValueError("q must lie in [0, 1)")
+
+    assert report_errors(wrong, "--batch-size") == 1
+    assert capsys.readouterr().err == "error: q must lie in [0, 1)\n"
+    with pytest.raises(ValueError, match="q must lie"):
+        report_errors(wrong, "--batch-size", debug=True)

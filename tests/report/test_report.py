@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from quantjax.report import Curve, MethodScores, append_jsonl, charts, read_jsonl, write_json, write_results, write_text
+from quantjax.report.page import to_text
 from quantjax.report.tables import fpr_auroc_table, lay_out
 
 
@@ -123,9 +124,29 @@ def test_wrong_results_are_refused_and_nothing_is_written(tmp_path, results, cha
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_that_cannot_be_drawn_are_refused(tmp_path, results):
-    with pytest.raises(ValueError, match=r"scores\['x'\], svhn must be finite"):
-        write_results(tmp_path, results, scores={"x": MethodScores(np.zeros(2), {"svhn": np.array([1.0, np.nan])})})
+@pytest.mark.parametrize("inlier", [[0.0, 1.0, -np.inf], [np.inf, np.inf], [0.0, np.nan]])
+def test_scores_without_bound_stand_at_the_ends_of_their_axis(tmp_path, results, inlier):
+    outliers = {"svhn": np.array([1.0, np.nan, np.inf, -np.inf])}
+    write_results(tmp_path, results, scores={"x": MethodScores(np.array(inlier), outliers, np.inf)})
+    page = (tmp_path / "report.html").read_text()
+    drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert page.count('class="area outlier"') == 1
+    assert not [d for d in drawings if re.search(r"[ML ]-?(nan|inf)", d)]
+
+
+def test_shares_that_count_nan_as_most_outlying():
+    # outliers accepted at 0 and at infinity; inliers 0 and NaN: half of either at 0, all at the end
+    found, accepted = charts.roc_points(np.array([0.0, np.nan]), np.array([0.0, np.inf]))
+    np.testing.assert_array_equal(found, [0, 50, 100])
+    np.testing.assert_array_equal(accepted, [0, 50, 100])
+
+
+def test_rates_are_percent_however_small(results):
+    results["calibration"] |= {"promised_tpr": 0.8, "achieved_tpr": 1.0}
+    assert "promised 0.80 %, achieved 1.00 %" in to_text(results)
+
+
+def test_a_set_without_scores_is_refused(tmp_path, results):
     with pytest.raises(ValueError, match="at least one score"):
         write_results(tmp_path, results, scores={"x": MethodScores(np.zeros(0), {})})
     assert list(tmp_path.iterdir()) == []
