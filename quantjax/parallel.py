@@ -47,6 +47,12 @@ def data_parallel(
     devices = list(jax.local_devices() if devices is None else devices)
     if len(devices) == 1 and jax.process_count() == 1:
         return _on_one(fn, devices[0], tuple(donate_argnums))
+    if all(axis is None for axis in in_axes):  # pmap wants an argument that is split
+        inner = data_parallel(
+            lambda *args, axis_name: fn(*args[:-1], axis_name=axis_name), (*in_axes, 0), out_axes,
+            donate_argnums=donate_argnums, devices=devices,
+        )  # fmt: skip
+        return lambda *args: inner(*args, np.zeros(len(devices), np.float32))
     across_hosts = None if jax.process_count() > 1 else devices
 
     @cache

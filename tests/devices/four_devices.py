@@ -124,6 +124,8 @@ def plumbing() -> None:
         run(replicate({"w": jnp.ones(3)}), np.zeros((2, 10)))
     except ValueError as error:
         RESULTS["refusal"] = str(error)
+    total = data_parallel(lambda state, axis_name: state["w"].sum(), (None,), None)
+    RESULTS["total"] = np.asarray(total(replicate({"w": np.arange(3.0)})))
     RESULTS["summary"] = device_summary()
 
 

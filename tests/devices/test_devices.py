@@ -63,6 +63,7 @@ def test_joined_results_donation_and_lengths_that_do_not_divide(results):
     assert results["donated"]
     assert "shape [2, 10] is split along axis 1 over 4 devices" in str(results["refusal"])
     assert "pad_axis" in str(results["refusal"])
+    assert results["total"] == 3.0  # of a function all of whose arguments are the same on every device
     assert str(results["summary"]) == "4 x cpu"
 
 
