@@ -4,6 +4,7 @@ The map of the house:
 
 - `types`, `checks`        named tuples, shape letters, argument checks
 - `gaussian`, `resize`     log-densities; maps of another size, by PyTorch's rules
+- `dropout`                random bytes that say which entries stay
 - `losses`, `scores`       training objectives; higher = more outlying
 - `metrics`                rates of images, pixels and components
 - `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from quantjax.checks import check_shape
+from quantjax.extractors.normalization import LayerNorm
 from quantjax.extractors.vit import Mlp, Patches, gelu, truncated_normal
 from quantjax.types import Array, FeatureMaps
 
@@ -64,7 +65,7 @@ class SwinBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[B, h, w, C] -> [B, h, w, C]."""
         h, w = x.shape[1:3]
-        y = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(EPSILON, dtype=self.dtype, name="norm1")(x)
         y = _pad(y, self.window)
         padded = (y.shape[1], y.shape[2])
         mask = jnp.asarray(shift_mask(padded, self.window, self.shift)) if self.shift else None
@@ -72,7 +73,7 @@ class SwinBlock(nn.Module):
         y = WindowAttention(self.heads, self.window, self.dtype, name="attention")(y, mask)
         y = jnp.roll(join(y, padded, self.window), (self.shift, self.shift), (1, 2))
         x = x + y[:, :h, :w]
-        y = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(EPSILON, dtype=self.dtype, name="norm2")(x)
         return x + Mlp(gelu, self.dtype, name="mlp")(y)
 
 
@@ -113,7 +114,7 @@ class PatchMerging(nn.Module):
         x = _pad(x, 2)
         b, h, w, c = x.shape
         x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, h // 2, w // 2, 4 * c)
-        x = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(EPSILON, dtype=self.dtype, name="norm")(x)
         return nn.Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=truncated_normal, name="reduction")(x)
 
 
@@ -142,7 +143,7 @@ class SwinTransformer(nn.Module):
         images = _pad(images, self.patch)
         grid = tuple(n // self.patch for n in images.shape[1:3])
         x = Patches(self.patch, self.width, True, self.dtype, name="patches")(images)
-        x = nn.LayerNorm(EPSILON, dtype=jnp.float32, name="patch_norm")(x).reshape(len(images), *grid, self.width)
+        x = LayerNorm(EPSILON, dtype=jnp.float32, name="patch_norm")(x).reshape(len(images), *grid, self.width)
         maps = {}
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage:
@@ -150,7 +151,7 @@ class SwinTransformer(nn.Module):
             for i in range(depth):
                 shift = self.window // 2 if i % 2 else 0
                 x = SwinBlock(heads, self.window, shift, self.dtype, name=f"stage_{stage}_block_{i}")(x)
-            maps[f"res{stage + 2}"] = nn.LayerNorm(EPSILON, dtype=jnp.float32, name=f"norm_{stage}")(x)
+            maps[f"res{stage + 2}"] = LayerNorm(EPSILON, dtype=jnp.float32, name=f"norm_{stage}")(x)
         return FeatureMaps(maps, maps["res5"].mean((1, 2)))
 
     def _check(self, images: Array) -> None:

@@ -21,6 +21,7 @@ from flax import linen as nn
 
 from quantjax.checks import check_choice, check_shape
 from quantjax.extractors.attention import attend
+from quantjax.extractors.normalization import LayerNorm
 from quantjax.extractors.positions import PositionRule, resize_positions
 from quantjax.types import Array, FeatureMaps
 
@@ -70,9 +71,9 @@ class Block(nn.Module):
         """[B, N, C] -> [B, N, C]."""
         epsilon = EPSILON[self.style]
         activation = gelu if self.style == "dinov2" else quick_gelu
-        y = nn.LayerNorm(epsilon, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(epsilon, dtype=self.dtype, name="norm1")(x)
         x = x + self._scaled("scale1", Attention(self.heads, self.dtype, name="attention")(y))
-        y = nn.LayerNorm(epsilon, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(epsilon, dtype=self.dtype, name="norm2")(x)
         return x + self._scaled("scale2", Mlp(activation, self.dtype, name="mlp")(y))
 
     def _scaled(self, name: str, branch: Array) -> Array:
@@ -112,7 +113,7 @@ class VisionTransformer(nn.Module):
         self._check(images)
         batch, h, w = images.shape[0], images.shape[1] // self.patch, images.shape[2] // self.patch
         x = self._tokens(images)
-        norm = nn.LayerNorm(EPSILON[self.style], dtype=jnp.float32, name="norm")
+        norm = LayerNorm(EPSILON[self.style], dtype=jnp.float32, name="norm")
         maps: OrderedDict[str, Array] = OrderedDict()  # compiled functions return a plain dict sorted by name
         for i in range(self.depth):
             x = Block(self.heads, self.style, self.scale_branches, self.dtype, name=f"block_{i}")(x)
@@ -133,7 +134,7 @@ class VisionTransformer(nn.Module):
             first = jnp.concatenate([first, registers])
         first = jnp.broadcast_to(first[None], (batch, *first.shape))
         x = jnp.concatenate([first, patches], axis=1)
-        return nn.LayerNorm(EPSILON["clip"], dtype=jnp.float32, name="pre_norm")(x) if self.style == "clip" else x
+        return LayerNorm(EPSILON["clip"], dtype=jnp.float32, name="pre_norm")(x) if self.style == "clip" else x
 
     def _check(self, images: Array) -> None:
         check_choice("style", self.style, EPSILON)

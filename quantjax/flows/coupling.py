@@ -20,31 +20,12 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.checks import check_interval
+from quantjax.dropout import draw_dropout
 from quantjax.flows.base import Flow
 from quantjax.flows.deferred import matmul
 from quantjax.types import Array, PyTree
 
 ATAN_GAIN = 0.636  # about 2 / pi: the clamped scale tends to +-clamp
-
-
-def draw_dropout(key: Array, shape: Sequence[int], rate: float) -> Array:
-    """Draw bools [..., B, W] that are True (keep) with probability 1 - rate, to within 2^-17.
-
-    A random byte decides 255 times in 256, a second one the rest; the second is shared along the leading axes, which
-    leaves the draws independent but for ties in 2^-16 of the pairs. Generators are slow on a CPU, and this asks for a
-    third of the bits that one float per draw takes.
-    """
-    level = min(round((1 - rate) * 2**16), 2**16 - 1)
-    first_key, second_key = jax.random.split(key)
-    first, second = _draw_bytes(first_key, shape), _draw_bytes(second_key, shape[-2:])
-    tied = (first == jnp.uint8(level >> 8)) & (second < jnp.uint8(level & 255))[(None,) * (len(shape) - 2)]
-    return (first < jnp.uint8(level >> 8)) | tied
-
-
-def _draw_bytes(key: Array, shape: Sequence[int]) -> Array:
-    *leading, last = shape
-    words = jax.random.bits(key, (*leading, -(-last // 4)), jnp.uint32)
-    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*leading, -1)[..., :last]
 
 
 def _init_subnet(key: Array, sizes: Sequence[int]) -> PyTree:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.extractors.normalization import BatchNorm, Dropout, Mode
+from quantjax.extractors.normalization import BatchNorm, Dropout, LayerNorm, Mode, batch_statistics
 
 TRAIN = Mode(train=True)
 
@@ -23,6 +23,51 @@ def test_by_hand():
     np.testing.assert_allclose(y[:, 0], np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(3.5 + 1e-5), rtol=1e-6)
     np.testing.assert_allclose(statistics["mean"], [0.1 * 3.0], rtol=1e-6)
     np.testing.assert_allclose(statistics["var"], [0.9 * 1.0 + 0.1 * 14 / 3], rtol=1e-6)
+
+
+def far(rng, shape):
+    """Deviations of 0.5 about means of 3,000 to 4,000, where float32 keeps 12 bits of them."""
+    return jnp.asarray(rng.normal(np.linspace(3000, 4000, shape[-1]), 0.5, shape), jnp.float32)
+
+
+def test_large_means_cost_no_digits(rng):
+    mean, variance, count = batch_statistics(jnp.array([[3000.0], [3001.0]]), TRAIN)
+    assert (float(mean[0]), float(variance[0]), float(count)) == (3000.5, 0.25, 2.0)
+    x = far(rng, (6, 4, 4, 3))
+    kept = np.asarray(x, np.float64)[2:5]  # the first row is none of them
+    masked = x.at[:2].set(jnp.nan).at[5].set(0.0)
+    y, statistics = fitted(masked, Mode(True, jnp.array([False, False, True, True, True, False])))
+    variance = kept.var((0, 1, 2))
+    np.testing.assert_allclose(y[2:5], (kept - kept.mean((0, 1, 2))) / np.sqrt(variance + 1e-5), atol=2e-3)
+    np.testing.assert_allclose(statistics["mean"], 0.1 * kept.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * kept.var((0, 1, 2), ddof=1), rtol=1e-6)
+
+
+def test_gradients_at_large_means(rng):
+    """Of sum w (x - mean) / sqrt(variance): (w - mean w - h mean(w h)) / deviation, h being the normalised rows."""
+    x, w = far(rng, (16, 3)), jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)
+    variables = BatchNorm().init(jax.random.key(0), x)
+    given = jax.grad(lambda x: (w * BatchNorm().apply(variables, x, TRAIN, mutable=["batch_stats"])[0]).sum())(x)
+    kept = np.asarray(x, np.float64)
+    deviation = np.sqrt(kept.var(0) + 1e-5)
+    h = (kept - kept.mean(0)) / deviation
+    w = np.asarray(w)
+    wanted = (w - w.mean(0) - h * (w * h).mean(0)) / deviation
+    np.testing.assert_allclose(given, wanted, atol=2e-3)
+
+
+def test_layer_norm_keeps_digits_as_torch_does(rng):
+    scale, bias = jnp.array([2.0, 1.0]), jnp.array([0.0, 5.0])
+    y = LayerNorm(1e-6).apply({"params": {"scale": scale, "bias": bias}}, jnp.array([[3000.0, 3001.0]]))
+    np.testing.assert_allclose(y, [[-2.0, 6.0]], atol=1e-5)  # mean 3000.5, deviation 0.5: -1 and 1
+    x = far(rng, (4, 1)) + jnp.asarray(rng.normal(size=(4, 96)), jnp.float32)
+    wanted = np.asarray(x, np.float64)
+    wanted = (wanted - wanted.mean(-1, keepdims=True)) / np.sqrt(wanted.var(-1, keepdims=True) + 1e-6)
+    norm = LayerNorm(1e-6, jnp.bfloat16)
+    variables = norm.init(jax.random.key(0), x)
+    np.testing.assert_allclose(LayerNorm(1e-6).apply(variables, x), wanted, atol=1e-3)  # of torch: the same 1e-3
+    assert norm.apply(variables, x).dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
 def test_evaluation_uses_running_statistics_and_leaves_them():

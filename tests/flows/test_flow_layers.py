@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from quantjax.flows.base import chain, invert
-from quantjax.flows.coupling import draw_dropout, gin, glow, nice, realnvp
+from quantjax.flows.coupling import gin, glow, nice, realnvp
 from quantjax.flows.layers import actnorm, invertible_linear, permutation
 from quantjax.flows.recipes import quantod
 
@@ -163,13 +163,7 @@ def test_soft_clamp_bounds_the_scale():
     np.testing.assert_allclose(log_det, 4 * 2 * 0.636 * np.pi / 2, rtol=1e-4)
 
 
-def test_dropout_keeps_the_stated_share_and_rescales():
-    keep = np.asarray(draw_dropout(jax.random.key(0), (200, 1001), 0.3))
-    assert keep.shape == (200, 1001)
-    # Binomial standard error sqrt(0.7 * 0.3 / 200200) = 0.00102.
-    assert abs(keep.mean() - 0.7) < 0.005
-    pairs = np.corrcoef(keep[:, :1000:2].ravel(), keep[:, 1:1000:2].ravel())[0, 1]
-    assert abs(pairs) < 0.02  # both halves of one word
+def test_dropout_drops_and_rescales():
     flow = nice(2, layers=0, width=1, dropout=0.3)
     layer = {"linear_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}}
     net = {"network_0": layer | {"linear_1": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}}}
