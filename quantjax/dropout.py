@@ -15,7 +15,7 @@ def draw_dropout(key: Array, shape: Sequence[int], rate: float) -> Array:
 
     A random byte decides 255 times in 256, a second one the rest; the second is shared along the leading axes, which
     leaves the draws independent but for ties in 2^-16 of the pairs. This asks for a third of the bits that one float
-    per draw takes, or fewer. With threefry, the default generator, a longer first axis changes none of the draws before.
+    per draw takes, or fewer. With threefry, the default generator, rows behind change no draw of the rows before.
     """
     level = min(round((1 - rate) * 2**16), 2**16 - 1)
     first_key, second_key = jax.random.split(key)

@@ -13,31 +13,41 @@ HALF = ("bfloat16", "float16")
 OLDEST_FUSED = 8  # major compute capability (Ampere) from which cuDNN's kernel runs
 
 
-def attention_kernel(dtype: Any, platform: str) -> str:
-    """The kernel `attend` runs for this dtype on this platform ("cpu", "gpu", ...): "cudnn" or "xla".
+def attention_kernel(dtype: Any, platform: str, size: int = 64) -> str:
+    """The kernel `attend` puts into a program for this platform ("cpu", "cuda" or "gpu", ...): "cudnn" or "xla".
 
-    cuDNN's takes half precision only; a GPU of this machine that is too old for it counts as such.
+    "cudnn" needs half precision, a head size d that its kernel takes (multiples of 8 up to 128, or 256 from Hopper on)
+    and, in the process that lowers the program, at least one GPU and none older than Ampere. So a CUDA program made
+    where no GPU is seen holds XLA's form, which every GPU runs.
     """
-    if platform not in ("gpu", "cuda") or jnp.dtype(dtype).name not in HALF:
-        return "xla"
-    here = [d for d in jax.local_devices() if d.platform == "gpu"]
-    majors = [str(getattr(d, "compute_capability", "")).split(".")[0] for d in here]
-    return "cudnn" if all(m.isdigit() and int(m) >= OLDEST_FUSED for m in majors) else "xla"
+    fused = platform in ("gpu", "cuda") and jnp.dtype(dtype).name in HALF and _runs_here(dtype, size)
+    return "cudnn" if fused else "xla"
+
+
+def _runs_here(dtype: Any, size: int) -> bool:
+    try:
+        majors = [str(getattr(d, "compute_capability", "")).split(".")[0] for d in jax.local_devices(backend="gpu")]
+        jax.eval_shape(_fused, jax.ShapeDtypeStruct((1, 2, 3, 1, size), dtype))
+    except RuntimeError:  # no GPU, no cuDNN, or a head size that the kernel refuses
+        return False
+    return all(major.isdigit() and int(major) >= OLDEST_FUSED for major in majors)
 
 
 def attend(qkv: Array) -> Array:
     """Queries, keys and values [B, N, 3, heads, d] -> [B, N, heads, d] in their dtype; softmax in float32.
 
-    In half precision on a GPU this is cuDNN's fused kernel, which never writes the [N, N] weights. On a CPU one head
-    of one image is done after the other: its weights stay in the cache, which is up to 3 times as fast.
+    The platform that the program is lowered for decides, not where it is traced. In half precision on a GPU this is
+    cuDNN's fused kernel, which never writes the [N, N] weights (`attention_kernel` says when). On a CPU one head of one
+    image is done after the other: its weights stay in the cache, which is up to 3 times as fast. Others, and a program
+    exported for any batch size, take all heads at once: JAX exports cuDNN's kernel for no other platform beside it.
     """
-    platform = jax.default_backend()
-    if attention_kernel(qkv.dtype, platform) == "cudnn" and qkv.shape[-1] % 8 == 0:
-        # the default is for export and for CPU devices beside the GPU; its checkpoint keeps its weights [N, N] from
-        # being stored for the backward pass of the other
-        fused = _fused_odd if qkv.shape[1] % 2 else _fused
-        return jax.lax.platform_dependent(qkv, cuda=fused, default=jax.checkpoint(_batched))
-    return _head_by_head(qkv) if platform == "cpu" else _batched(qkv)
+    of_any_size = not all(isinstance(n, int) for n in qkv.shape)
+    if of_any_size or attention_kernel(qkv.dtype, "cuda", qkv.shape[-1]) == "xla":
+        return jax.lax.platform_dependent(qkv, cpu=_head_by_head, default=_batched)
+    fused = _fused_odd if qkv.shape[1] % 2 else _fused
+    # checkpoints keep the weights [N, N] of branches not taken from being stored for the backward pass
+    heads, batched = jax.checkpoint(_head_by_head), jax.checkpoint(_batched)
+    return jax.lax.platform_dependent(qkv, cpu=heads, cuda=fused, default=batched)
 
 
 def _fused(qkv: Array) -> Array:

@@ -111,9 +111,9 @@ class BatchNorm(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Flax's layer normalisation over the last axis without its `use_fast_variance`: mean of squares less square of mean.
+    """Flax's layer normalisation over the last axis (Ba et al., 2016), but with PyTorch's variance: mean (x - mean)^2.
 
-    Parameters and statistics are float32; the result has the dtype `dtype`.
+    Parameters and statistics are float32, the result has the dtype `dtype`.
     """
 
     use_fast_variance: bool = False

@@ -70,6 +70,25 @@ def test_layer_norm_keeps_digits_as_torch_does(rng):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parity
+def test_as_exact_as_torch_at_large_means(rng):
+    functional = pytest.importorskip("torch.nn.functional")
+    torch = pytest.importorskip("torch")
+    x = far(rng, (64, 192))
+    exact = np.asarray(x, np.float64)
+    variables = BatchNorm().init(jax.random.key(0), x)
+    ours = BatchNorm().apply(variables, x, TRAIN, mutable=["batch_stats"])[0]
+    theirs = functional.batch_norm(torch.tensor(np.asarray(x)), None, None, training=True, eps=1e-5)
+    wanted = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    assert np.abs(ours - wanted).max() < 2 * np.abs(theirs.numpy() - wanted).max()
+    tokens = jnp.asarray(rng.normal(3000, 0.5, (64, 192)), jnp.float32)
+    exact = np.asarray(tokens, np.float64)
+    ours = LayerNorm(1e-6).apply(LayerNorm().init(jax.random.key(0), tokens), tokens)
+    theirs = functional.layer_norm(torch.tensor(np.asarray(tokens)), (192,), eps=1e-6)
+    wanted = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
+    assert np.abs(ours - wanted).max() < 2 * np.abs(theirs.numpy() - wanted).max()
+
+
 def test_evaluation_uses_running_statistics_and_leaves_them():
     x = jnp.array([[1.0], [5.0]])
     variables = {
