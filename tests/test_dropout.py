@@ -4,14 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax.dropout import draw_dropout
+from quantjax.dropout import draw_dropout, draw_map_dropout
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
-@pytest.mark.parametrize("shape", [(200, 1001), (5, 8, 5, 1001)])
-def test_keeps_the_stated_share(shape):
-    keep = np.asarray(draw_dropout(jax.random.key(0), shape, 0.3))
+@pytest.mark.parametrize("draw", [draw_dropout, draw_map_dropout])
+def test_keeps_the_stated_share(draw):
+    shape = (5, 8, 5, 1001)
+    keep = np.asarray(draw(jax.random.key(0), shape, 0.3))
     assert keep.shape == shape
     # Binomial standard error sqrt(0.7 * 0.3 / 200200) = 0.00102.
     assert abs(keep.mean() - 0.7) < 0.005
@@ -30,6 +31,13 @@ def test_bytes_decide_and_a_second_one_where_they_tie():
     assert (first == 179).sum() > 5
 
 
-def test_rows_before_do_not_depend_on_those_after():
-    long, short = (draw_dropout(jax.random.key(1), (rows, 3, 4, 5), 0.5) for rows in (6, 4))
+def test_maps_take_the_second_byte_of_their_channel():
+    drawn = np.asarray(jax.random.bits(jax.random.key(5), (1 + 600, 2), np.uint32)).view(np.uint8)[:, :7]
+    keep = draw_map_dropout(jax.random.key(5), (30, 20, 7), 0.3)
+    np.testing.assert_array_equal(keep.reshape(600, 7), drawn[1:].astype(int) * 256 + drawn[0] < 45875)
+
+
+@pytest.mark.parametrize("draw", [draw_dropout, draw_map_dropout])
+def test_rows_before_do_not_depend_on_those_after(draw):
+    long, short = (draw(jax.random.key(1), (rows, 3, 4, 5), 0.5) for rows in (6, 4))
     np.testing.assert_array_equal(long[:4], short)

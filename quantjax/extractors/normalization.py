@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from quantjax.dropout import draw_dropout
+from quantjax.dropout import draw_map_dropout
 from quantjax.types import Array
 
 EPSILON = 1e-5
@@ -136,7 +136,7 @@ class Dropout(nn.Module):
         if not mode.train or self.rate == 0.0:
             return x
         devices = 1 if mode.axis_name is None else jax.lax.axis_size(mode.axis_name)
-        keep = draw_dropout(self.make_rng("dropout"), (devices * x.shape[0], *x.shape[1:]), self.rate)
+        keep = draw_map_dropout(self.make_rng("dropout"), (devices * x.shape[0], *x.shape[1:]), self.rate)
         if mode.axis_name is not None:
             first = jax.lax.axis_index(mode.axis_name) * x.shape[0]
             keep = jax.lax.dynamic_slice_in_dim(keep, first, x.shape[0])
