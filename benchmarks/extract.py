@@ -35,7 +35,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -46,14 +45,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
-from benchmarks.timing import alternate  # noqa: E402, the line above makes it findable
+from benchmarks.ceilings import data_sheet, roofline  # noqa: E402, the line above makes them findable
+from benchmarks.counting import work  # noqa: E402
+from benchmarks.machine import machine  # noqa: E402
+from benchmarks.timing import alternate  # noqa: E402
 
-# dense peaks in FLOP/s by dtype, and bytes/s (vendor data sheets); float32 convolutions run as TF32 there
-PEAKS = {
-    "H200": ({"float32": 495e12, "bfloat16": 989e12}, 4.8e12),
-    "H100": ({"float32": 495e12, "bfloat16": 989e12}, 3.35e12),
-    "A100": ({"float32": 156e12, "bfloat16": 312e12}, 2.04e12),
-}
+PRECISIONS = {"float32": "tensorfloat32", "bfloat16": "bfloat16"}  # of a GPU, where float32 convolutions run as TF32
 
 
 def arguments() -> argparse.Namespace:
@@ -65,33 +62,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--output", type=Path, help="also write all rows, with machine and versions, to this file")
     return parser.parse_args()
-
-
-def work(function: Callable[..., Any], *args: Any) -> tuple[int, int]:
-    """FLOPs of the convolutions and matrix products of a function, and the bytes that they read and write."""
-    import jax
-
-    return _work(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def _work(jaxpr: Any) -> tuple[int, int]:
-    flops = volume = 0
-    for equation in jaxpr.eqns:
-        name, out = equation.primitive.name, equation.outvars[0].aval
-        if name == "conv_general_dilated":
-            flops += 2 * out.size * int(np.prod(equation.invars[1].aval.shape[:3]))
-        elif name == "dot_general":
-            flops += 2 * out.size * equation.invars[1].aval.shape[0]
-        elif "branches" in equation.params or "jaxpr" in equation.params:
-            # of the forms of a computation the plain one comes last
-            inner = equation.params["branches"][-1] if "branches" in equation.params else equation.params["jaxpr"]
-            more = _work(getattr(inner, "jaxpr", inner))
-            flops, volume = flops + more[0], volume + more[1]
-            continue
-        else:
-            continue
-        volume += sum(v.aval.size * v.aval.dtype.itemsize for v in (*equation.invars, *equation.outvars))
-    return flops, volume
 
 
 def ours(name: str, variables: Any, images: Any, dtype: str) -> tuple[Callable[[], Any], dict[str, Any]]:
@@ -168,32 +138,8 @@ def measure(name: str, batch: int, options: argparse.Namespace) -> dict[str, Any
     if peer:
         row["ratio"] = round(medians["torch"][0] / medians["quantjax"][0], 3)
         row["ratio_processor"] = round(medians["torch"][1] / medians["quantjax"][1], 3)
-    return row | roofline(jax.devices()[0].device_kind, facts, options.dtype, medians["quantjax"][0])
-
-
-def roofline(kind: str, facts: dict[str, Any], dtype: str, milliseconds: float) -> dict[str, float]:
-    """The share reached of the device's bound, arithmetic or memory, whichever takes longer; FLOP/s where unknown."""
-    found = next((PEAKS[name] for name in PEAKS if name in kind), None)
-    if found is None:
-        return {"gflop_per_second": round(facts["gflop"] / milliseconds * 1e3, 1)}
-    bound = max(facts["gflop"] * 1e9 / found[0][dtype], facts["megabytes"] * 1e6 / found[1])
-    return {"roofline_fraction": round(bound / (milliseconds / 1e3), 3)}
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    import jax
-
-    versions = {"python": platform.python_version(), "jax": jax.__version__}
-    if "torch" in sys.modules:
-        versions["torch"] = sys.modules["torch"].__version__
-    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
-    load = os.getloadavg()[0]
-    return {"device": jax.devices()[0].device_kind, "cpu": cpu, "threads": options.threads, "load": load} | versions
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    sheet, seconds = data_sheet(jax.devices()[0].device_kind), medians["quantjax"][0] / 1e3
+    return row | roofline(seconds, facts["gflop"], facts["megabytes"], PRECISIONS[options.dtype], sheet)
 
 
 def main() -> None:
@@ -215,7 +161,7 @@ def main() -> None:
             rows.append(measure(name, batch, options))
             print(json.dumps(rows[-1]), flush=True)
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine(options), "rows": rows}, indent=1) + "\n")
+        options.output.write_text(json.dumps({"machine": machine(options.threads), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

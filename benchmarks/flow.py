@@ -31,7 +31,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -43,13 +42,13 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
-from benchmarks.timing import alternate  # noqa: E402, the line above makes it findable
+from benchmarks.ceilings import data_sheet, roofline  # noqa: E402, the line above makes them findable
+from benchmarks.machine import machine  # noqa: E402
+from benchmarks.timing import alternate  # noqa: E402
 
 D, BLOCKS, LAYERS, WIDTH, BATCH, Q = 128, 8, 2, 512, 128, 0.05
 GENERATORS = ("threefry2x32", "unsafe_rbg")
 GOALS = {"train": 3.0, "score": 1.4}
-# dense float32 peak in FLOP/s with matrix products as TF32, and bytes/s (vendor data sheets)
-PEAKS = {"H200": (495e12, 4.8e12), "H100": (495e12, 3.35e12), "A100": (156e12, 2.04e12)}
 Call = Callable[[], Any]
 
 
@@ -186,16 +185,6 @@ def work(rows: int, training: bool) -> dict[str, float]:
     return {"gflop": round(flops / 1e9, 3), "megabytes": round(volume / 1e6, 1)}
 
 
-def roofline(kind: str, facts: dict[str, float], milliseconds: float) -> dict[str, float]:
-    """The share reached of the device's bound, arithmetic or memory, whichever takes longer; rates where unknown."""
-    peaks = next((PEAKS[name] for name in PEAKS if name in kind), None)
-    if peaks is None:
-        rates = {"gflop_per_second": facts["gflop"], "gigabytes_per_second": facts["megabytes"] / 1e3}
-        return {name: round(1e3 * amount / milliseconds, 1) for name, amount in rates.items()}
-    bound = max(facts["gflop"] * 1e9 / peaks[0], facts["megabytes"] * 1e6 / peaks[1])
-    return {"roofline_fraction": round(1e3 * bound / milliseconds, 3)}
-
-
 def report(row: dict[str, Any], ours: tuple[float, float], theirs: tuple[float, float] | None) -> dict[str, Any]:
     """Complete one row: milliseconds of both sides, ratio and goal, rates."""
     import jax
@@ -206,7 +195,9 @@ def report(row: dict[str, Any], ours: tuple[float, float], theirs: tuple[float, 
         row |= {"ratio": round(theirs[0] / ours[0], 3), "ratio_processor": round(theirs[1] / ours[1], 3)}
         row["goal"] = GOALS[row["question"]]
     facts = work(row["batch"], row["question"] == "train")
-    row |= facts | roofline(jax.devices()[0].device_kind, facts, ours[0]) | {"load": round(os.getloadavg()[0], 1)}
+    sheet = data_sheet(jax.devices()[0].device_kind)
+    row |= facts | roofline(ours[0] / 1e3, facts["gflop"], facts["megabytes"], "float32", sheet)
+    row["load"] = round(os.getloadavg()[0], 1)
     print(json.dumps(row), flush=True)
     return row
 
@@ -245,18 +236,6 @@ def measure_scoring(params: Any, peer: Peer | None, options: argparse.Namespace)
     return rows
 
 
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    import jax
-
-    versions = {name: sys.modules[name].__version__ for name in ("jax", "optax", "torch") if name in sys.modules}
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    precision = jax.config.jax_default_matmul_precision or "default"
-    about = {"device": jax.devices()[0].device_kind, "cpu": cpu, "threads": options.threads, "load": os.getloadavg()[0]}
-    return about | {"matmul_precision": precision, "python": platform.python_version()} | versions
-
-
 def make_peer(x: np.ndarray, threads: int) -> Peer | None:
     try:
         import torch
@@ -281,7 +260,9 @@ def main() -> None:
     params = to_flow(peer.state)[1] if peer else jax.jit(build_flow().init)(jax.random.key(0), x)
     rows = measure_scoring(params, peer, options) + measure_training(params, peer, x, options)
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine(options), "rows": rows}, indent=1) + "\n")
+        about = machine(options.threads)
+        about["matmul_precision"] = jax.config.jax_default_matmul_precision or "default"
+        options.output.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

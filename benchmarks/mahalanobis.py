@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -24,8 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import scores
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+from benchmarks.machine import machine  # noqa: E402, the line above makes it findable
+from benchmarks.timing import alternate  # noqa: E402
+from quantjax import scores  # noqa: E402
 
+PAUSE = 0.3  # seconds; worker threads of the side before spin for up to 0.2 s
 DIMENSION, CLASSES, ROWS, TRAIN_ROWS, BATCH = 128, 10, 10_000, 20_000, 128
 
 
@@ -63,22 +66,18 @@ def torch_program(train: np.ndarray, labels: np.ndarray):
     return score, torch
 
 
-def seconds(call) -> float:
-    time.sleep(0.3)  # worker threads of the side before spin for up to 0.2 s; both sides start on idle cores
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure(repeats: int) -> dict[str, object]:
     train, labels, rows = synthetic_features()
     theirs, torch = torch_program(train, labels)
     cached_torch, cached = torch.tensor(rows), jnp.asarray(rows)
-    fit_seconds = seconds(lambda: scores.fit_tied_gaussian(train, labels, CLASSES))
+    start = time.perf_counter()
     gaussian = scores.fit_tied_gaussian(train, labels, CLASSES)
+    fit_seconds = time.perf_counter() - start
     score = jax.jit(scores.mahalanobis)
     batches = [cached[start : start + BATCH] for start in range(0, ROWS, BATCH)]
-    compile_seconds = seconds(lambda: jax.block_until_ready(score(gaussian, cached)))
+    start = time.perf_counter()
+    jax.block_until_ready(score(gaussian, cached))
+    compile_seconds = time.perf_counter() - start
     sides = {
         "torch": lambda: theirs(cached_torch),
         "ours": lambda: np.asarray(score(gaussian, cached)),
@@ -86,25 +85,18 @@ def measure(repeats: int) -> dict[str, object]:
     }
     answers = {name: call() for name, call in sides.items()}  # also the warm-up
     difference = max(np.abs(answers[name] / answers["torch"] - 1).max() for name in ("ours", "ours_per_batch"))
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, call in sides.items():
-            times[name].append(seconds(call))
-    median = {name: statistics.median(values) for name, values in times.items()}
+    median = {name: wall / 1e3 for name, (wall, _) in alternate(sides, repeats, pause=PAUSE).items()}
     return {
         "benchmark": "mahalanobis",
         "ratio": round(median["torch"] / median["ours"], 2),
         "ratio_per_batch": round(median["torch"] / median["ours_per_batch"], 2),
         "goal": 20.0,
         "median_seconds": {name: round(value, 6) for name, value in median.items()},
-        "fastest_seconds": {name: round(min(values), 6) for name, values in times.items()},
         "compile_seconds": round(compile_seconds, 3),
         "fit_seconds": round(fit_seconds, 3),
         "largest_relative_difference": float(difference),
         "sizes": {"D": DIMENSION, "K": CLASSES, "N": ROWS, "batch": BATCH, "repeats": repeats},
-        "torch_threads": torch.get_num_threads(),
-        "versions": {"jax": jax.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "processor": platform.machine()},
+        "machine": machine(torch.get_num_threads()),
     }
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
-from benchmarks.extract import machine  # noqa: E402, the line above makes it findable
+from benchmarks.machine import machine  # noqa: E402, the line above makes it findable
 from benchmarks.segmentation.sizes import SIZES  # noqa: E402
 
 QUESTIONS = ("windows", "density", "metrics")
@@ -82,7 +82,7 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine(options), "rows": rows}, indent=1) + "\n")
+        options.output.write_text(json.dumps({"machine": machine(options.threads), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

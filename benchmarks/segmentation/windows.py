@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import counting
+from benchmarks.ceilings import data_sheet, roofline
 from benchmarks.segmentation.sizes import SIZES, Size, load, ratios
 from benchmarks.timing import alternate
 from quantjax import parallel, segmentation
@@ -24,12 +25,7 @@ from quantjax.heads.gmm import GmmSettings
 
 Call = Callable[[], Any]
 GOALS = {"cpu": 1.0, "gpu": 2.0}
-# dense arithmetic peaks in FLOP/s by dtype (vendor data sheets); float32 runs as TF32 there
-PEAKS = {
-    "H200": {"float32": 495e12, "bfloat16": 989e12},
-    "H100": {"float32": 495e12, "bfloat16": 989e12},
-    "A100": {"float32": 156e12, "bfloat16": 312e12},
-}
+PRECISIONS = {"float32": "tensorfloat32", "bfloat16": "bfloat16"}  # of a GPU, where float32 products run as TF32
 
 
 def segmentor(size: Size, head: str, dtype: str = "float32") -> segmentation.Segmentor:
@@ -180,10 +176,8 @@ def _compare(
         row |= {f"{who}_ms": round(wall, 2), f"{who}_processor_ms": round(processor, 2)}
         row[f"{who}_windows_per_second"] = round(1e3 * len(images) / wall, 3)
     row |= ratios(medians, "torch") | ({"goal": GOALS.get(jax.default_backend())} if peer else {})
-    rate = row["gflop"] * 1e9 * row["quantjax_windows_per_second"]
-    peaks = next((PEAKS[name] for name in PEAKS if name in jax.devices()[0].device_kind), None)
-    row["gflop_per_second"] = round(rate / 1e9, 1)
-    return row | ({"roofline_fraction": round(rate / peaks[dtype], 3)} if peaks else {}) | load()
+    sheet = data_sheet(jax.devices()[0].device_kind)
+    return row | roofline(1 / row["quantjax_windows_per_second"], row["gflop"], 0.0, PRECISIONS[dtype], sheet) | load()
 
 
 def agreement(mine: np.ndarray, wanted: np.ndarray, dtype: str) -> dict[str, float]:

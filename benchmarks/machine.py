@@ -1,0 +1,38 @@
+"""The machine that a figure was measured on: device, processor, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of those PACKAGES that this process has imported."""
+    found = {name: sys.modules[name].__version__ for name in PACKAGES if hasattr(sys.modules.get(name), "__version__")}
+    return {"python": platform.python_version(), **found}
+
+
+def device() -> dict[str, str]:
+    """Kind and platform of the first device."""
+    import jax
+
+    first = jax.devices()[0]
+    return {"device": first.device_kind, "platform": first.platform}
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What stands beside the rows of a result file; `threads` is how many cores the programs were given."""
+    about = {"device": device()["device"], "cpu": processor(), "threads": threads, "load": os.getloadavg()[0]}
+    return about | versions()

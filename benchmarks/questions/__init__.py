@@ -1,0 +1,22 @@
+"""The questions of `python -m benchmarks.gpu`, the most valuable first."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+
+class Question(NamedTuple):
+    """A name, the function that answers it, and its time budget on an H100 in seconds."""
+
+    name: str
+    ask: str  # module:function(sizes, context) -> iterator of rows; imported when it is asked
+    seconds: float
+
+    def open(self) -> Callable[..., Iterator[dict[str, Any]]]:
+        module, function = self.ask.split(":")
+        return getattr(importlib.import_module(f"benchmarks.questions.{module}"), function)
+
+
+QUESTIONS: tuple[Question, ...] = (Question("ceilings", "machine:ceilings", 10),)

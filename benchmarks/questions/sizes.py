@@ -1,0 +1,146 @@
+"""Every size of every question, at full and at toy size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Sizes(NamedTuple):
+    """What is measured."""
+
+    repeats: int  # measured turns
+    peer_mode: str | None  # of torch.compile; None leaves peers eager
+    peer_seconds: float  # that one peer may compile
+    product: int  # side of the square products of the ceilings
+    copy_megabytes: int
+
+    # images
+    classifier: str  # of quantjax.extractors.BACKBONES
+    classes: int
+    image: int  # side
+    image_batch: int  # images of one call that scores
+    perturbed_batch: int
+    train_images: int  # of one epoch
+    batch: int  # of one training step, classifier and flow
+    table_images: int  # inliers, and outliers, of the whole table
+    loop_images: int  # of one turn of the authors' loop
+    loop_workers: int
+
+    # flow
+    dimensions: tuple[int, ...]
+    blocks: int
+    layers: int
+    width: int
+    flow_rows: int  # of one call that scores
+    epoch_rows: int
+    q: float
+
+    # banks: rows, dimension, queries
+    small_bank: tuple[int, int, int]
+    large_bank: tuple[int, int, int]
+    bank_block: int
+    gaussian_rows: int
+
+    # scenes
+    backbone: str  # of quantjax.extractors.FEATURE_BACKBONES
+    window: tuple[int, int]
+    window_batches: tuple[int, ...]
+    scene: tuple[int, int]
+    strides: tuple[int | tuple[int, int], ...]
+    scene_classes: int
+    components: int  # of the mixture, per class
+    channels: int  # of the decoder
+    token_hidden: int
+    crop: tuple[int, int]  # of a training step of the estimator
+    crop_batch: int
+    gmm_rows: int
+
+    suite: tuple[str, ...]  # folders of tests/ that run on the device
+    suite_seconds: float
+
+
+FULL = Sizes(
+    repeats=7,
+    peer_mode="max-autotune",
+    peer_seconds=75.0,
+    product=8192,
+    copy_megabytes=4000,
+    classifier="wrn40_2",
+    classes=10,
+    image=32,
+    image_batch=4096,
+    perturbed_batch=2048,
+    train_images=50_000,
+    batch=128,
+    table_images=10_000,
+    loop_images=2048,
+    loop_workers=1,
+    dimensions=(128, 512),
+    blocks=8,
+    layers=2,
+    width=512,
+    flow_rows=16_384,
+    epoch_rows=50_000,
+    q=0.05,
+    small_bank=(50_000, 128, 10_000),
+    large_bank=(1_281_167, 2048, 4096),
+    bank_block=65_536,
+    gaussian_rows=100_000,
+    backbone="dinov2_vitb14_reg",
+    window=(518, 1036),
+    window_batches=(1, 4, 9, 15),
+    scene=(1024, 2048),
+    strides=(140, (259, 518)),
+    scene_classes=19,
+    components=5,
+    channels=256,
+    token_hidden=512,
+    crop=(518, 1036),
+    crop_batch=8,
+    gmm_rows=43_808,
+    suite=("flows", "losses", "scores", "extractors"),
+    suite_seconds=90.0,
+)
+
+SMOKE = Sizes(
+    repeats=1,
+    peer_mode=None,
+    peer_seconds=20.0,
+    product=64,
+    copy_megabytes=1,
+    classifier="wrn10_1",
+    classes=4,
+    image=8,
+    image_batch=4,
+    perturbed_batch=2,
+    train_images=8,
+    batch=4,
+    table_images=4,
+    loop_images=4,
+    loop_workers=0,
+    dimensions=(6, 8),
+    blocks=2,
+    layers=1,
+    width=8,
+    flow_rows=8,
+    epoch_rows=8,
+    q=0.05,
+    small_bank=(16, 8, 4),
+    large_bank=(40, 16, 4),
+    bank_block=16,
+    gaussian_rows=16,
+    backbone="vit_tiny_scratch",
+    window=(28, 56),
+    window_batches=(1, 2),
+    scene=(56, 112),
+    strides=(14, (14, 28)),
+    scene_classes=3,
+    components=2,
+    channels=8,
+    token_hidden=8,
+    crop=(28, 56),
+    crop_batch=2,
+    gmm_rows=24,
+    suite=(),
+    suite_seconds=0.0,
+)
