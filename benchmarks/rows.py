@@ -67,15 +67,10 @@ def best_attempts(lines: list[Row]) -> list[Row]:
             of_question[-1].append(row)
     best: list[Row] = []
     for given in attempts.values():
-        chosen = max(
-            enumerate(given), key=lambda pair: (_whole(pair[1]), len(pair[1]) * (not _whole(pair[1])), pair[0])
-        )
-        best += [row for row in chosen[1] if FINISHED not in row]
+        finished = [attempt for attempt in given if any(FINISHED in row for row in attempt)]
+        chosen = finished[-1] if finished else max(reversed(given), key=len)
+        best += [row for row in chosen if FINISHED not in row]
     return best
-
-
-def _whole(attempt: list[Row]) -> bool:
-    return any(FINISHED in row for row in attempt)
 
 
 COLUMNS = ("precision", "seconds", "rate", "ratio", "peer", "roofline_fraction", "bound", "compile_seconds")
