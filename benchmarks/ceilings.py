@@ -63,11 +63,17 @@ def _copy(megabytes: int) -> Any:
     return lambda: jax.block_until_ready(run(values))
 
 
-def roofline(seconds: float, gflop: float, megabytes: float, precision: str, ceilings: Ceilings | None) -> dict:
-    """The share reached of the bound that takes longer, and which that is; the rate reached where none is known."""
+def roofline(
+    seconds: float, gflop: float, megabytes: float, precision: str, ceilings: Ceilings | None, exact: float = 0.0
+) -> dict[str, Any]:
+    """The share reached of the bound that takes longer, and which that is; the rate reached where none is known.
+
+    exact: those of the gflop that are computed in float32 whatever the precision.
+    """
     if ceilings is None or precision not in ceilings.flops:
         rates = {"gflop_per_second": gflop / seconds, "gigabytes_per_second": megabytes / 1e3 / seconds}
         return {name: round(rate, 1) for name, rate in rates.items() if rate}
-    times = {"arithmetic": gflop * 1e9 / ceilings.flops[precision], "memory": megabytes * 1e6 / ceilings.bytes}
+    arithmetic = (gflop - exact) / ceilings.flops[precision] + exact / ceilings.flops["float32"]
+    times = {"arithmetic": arithmetic * 1e9, "memory": megabytes * 1e6 / ceilings.bytes}
     bound = max(times, key=lambda name: times[name])
     return {"roofline_fraction": round(times[bound] / seconds, 3), "bound": bound}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 
@@ -12,6 +12,7 @@ class Work(NamedTuple):
 
     flops: int  # two per multiply-add
     bytes: int  # their operands read and their results written, each once
+    exact: int = 0  # those of the flops that are products of float32 in full precision, whatever the rest computes in
 
 
 def work(function: Callable[..., Any], *args: Any) -> Work:
@@ -30,29 +31,37 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _work(jaxpr: Any) -> Work:
-    parts = [_equation(equation) for equation in jaxpr.eqns]
-    return Work(sum(part.flops for part in parts), sum(part.bytes for part in parts))
+    return _total(_equation(equation) for equation in jaxpr.eqns)
+
+
+def _total(parts: Iterable[Work], turns: int = 1) -> Work:
+    return Work(*(turns * sum(column) for column in zip(Work(0, 0), *parts, strict=True)))
 
 
 def _equation(equation: Any) -> Work:
-    name, params, out = equation.primitive.name, equation.params, equation.outvars[0].aval
+    name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
         features = kernel[params["dimension_numbers"].rhs_spec[0]]
-        return Work(2 * out.size * math.prod(kernel) // features, _traffic(equation))
+        return _product(equation, math.prod(kernel) // features)
     if name == "dot_general":
         summed = params["dimension_numbers"][0][0]
-        multiply_adds = out.size * math.prod(equation.invars[0].aval.shape[axis] for axis in summed)
-        return Work(2 * multiply_adds, _traffic(equation))
+        return _product(equation, math.prod(equation.invars[0].aval.shape[axis] for axis in summed))
     if "branches" in params:
         return _work(params["branches"][-1].jaxpr)  # the plain form comes last
-    inner = [_work(getattr(params[key], "jaxpr", params[key])) for key in _INNER if key in params]
-    turns = params.get("length", 1)
-    return Work(turns * sum(part.flops for part in inner), turns * sum(part.bytes for part in inner))
+    inner = (_work(getattr(params[key], "jaxpr", params[key])) for key in _INNER if key in params)
+    return _total(inner, params.get("length", 1))
 
 
-def _traffic(equation: Any) -> int:
-    return sum(v.aval.size * v.aval.dtype.itemsize for v in (*equation.invars, *equation.outvars))
+def _product(equation: Any, summed: int) -> Work:
+    """Work of a convolution or a matrix product with `summed` multiply-adds for every entry of its result."""
+    from jax.lax import Precision
+
+    flops = 2 * summed * equation.outvars[0].aval.size
+    traffic = sum(v.aval.size * v.aval.dtype.itemsize for v in (*equation.invars, *equation.outvars))
+    full = equation.params["precision"] in (Precision.HIGHEST, (Precision.HIGHEST, Precision.HIGHEST))
+    exact = full and equation.invars[0].aval.dtype.itemsize == 4
+    return Work(flops, traffic, flops if exact else 0)
 
 
 _INNER = ("jaxpr", "call_jaxpr", "body_jaxpr")

@@ -113,59 +113,6 @@ def our_scoring(params: Any, x: np.ndarray) -> tuple[Call, float]:
     return lambda: jax.block_until_ready(compiled(*args)), time.perf_counter() - start
 
 
-class Peer:
-    """FrEIA's flow, and the usual torch program around it."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        import torch
-        from freia_flows import build
-
-        torch.manual_seed(0)
-        self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
-        self.flow = build("glow", D, BLOCKS, LAYERS, WIDTH).to(self.device)
-        self.flow(self.rows(x))  # the first batch initialises ActNorm
-        self.state = {name: value.cpu().clone() for name, value in self.flow.state_dict().items()}
-
-    def rows(self, x: np.ndarray) -> Any:
-        return self.torch.from_numpy(x).to(self.device)
-
-    def finish(self, value: Any) -> Any:
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-        return value
-
-    def log_likelihood(self, x: Any) -> Any:
-        z, log_det = self.flow(x)
-        return -0.5 * (z * z).sum(1) - 0.5 * D * np.log(2 * np.pi) + log_det
-
-    def training(self, x: np.ndarray, clip: bool) -> Call:
-        batch, parameters = self.rows(x), [p for p in self.flow.parameters() if p.requires_grad]
-        options = {"lr": 9e-5, "betas": (0.8, 0.8), "eps": 1e-4, "weight_decay": 1e-6}
-        adam = self.torch.optim.Adam(parameters, **options)
-
-        def call() -> Any:
-            self.flow.train()
-            adam.zero_grad()
-            loss = -self.torch.quantile(self.log_likelihood(batch), Q)
-            loss.backward()
-            if clip:
-                self.torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            adam.step()
-            return self.finish(loss)
-
-        return call
-
-    def scoring(self, x: np.ndarray) -> Call:
-        batch = self.rows(x)
-
-        def call() -> Any:
-            self.flow.eval()
-            with self.torch.inference_mode():
-                return self.finish(self.log_likelihood(batch))
-
-        return call
-
-
 def parameter_count() -> int:
     import jax
 
@@ -202,7 +149,7 @@ def report(row: dict[str, Any], ours: tuple[float, float], theirs: tuple[float, 
     return row
 
 
-def measure_training(params: Any, peer: Peer | None, x: np.ndarray, options: argparse.Namespace) -> list[dict]:
+def measure_training(params: Any, peer: Any, x: np.ndarray, options: argparse.Namespace) -> list[dict]:
     rows = []
     for clip in (False, True):
         programs, calls = {}, {}
@@ -221,7 +168,7 @@ def measure_training(params: Any, peer: Peer | None, x: np.ndarray, options: arg
     return rows
 
 
-def measure_scoring(params: Any, peer: Peer | None, options: argparse.Namespace) -> list[dict]:
+def measure_scoring(params: Any, peer: Any, options: argparse.Namespace) -> list[dict]:
     rows = []
     for batch in options.batches:
         x = np.random.default_rng(1).normal(1.0, 2.0, (batch, D)).astype(np.float32)
@@ -236,12 +183,15 @@ def measure_scoring(params: Any, peer: Peer | None, options: argparse.Namespace)
     return rows
 
 
-def make_peer(x: np.ndarray, threads: int) -> Peer | None:
+def make_peer(x: np.ndarray, threads: int) -> Any:
+    """FrEIA's program; None where it, or torch, is missing."""
     try:
         import torch
 
+        from benchmarks.peers.freia_torch import Peer
+
         torch.set_num_threads(threads)
-        return Peer(x)
+        return Peer(x, BLOCKS, LAYERS, WIDTH)
     except ImportError as error:
         print(f"without FrEIA: {error}", file=sys.stderr)
         return None

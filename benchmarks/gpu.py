@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         for question in options.questions:
             print(f"{question.name:<20} {question.seconds:>4.0f} s")
         return 0
-    prepare()
+    prepare(options.smoke)
     from benchmarks.questions.sizes import FULL, SMOKE
 
     sizes, end = SMOKE if options.smoke else FULL, began + 60 * options.minutes
@@ -82,10 +82,13 @@ def main(argv: list[str] | None = None) -> int:
     return ask_all(options.questions, options.out, sizes, end)
 
 
-def prepare() -> None:
+def prepare(smoke: bool) -> None:
     """What must be set before JAX and torch start: memory is not taken in advance, as both share the device."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "tests" / "golden")) if path not in sys.path]
+    if smoke:  # compiling is all that takes time
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    folders = (ROOT, ROOT / "tests", ROOT / "tests" / "golden")
+    sys.path[:0] = [str(folder) for folder in folders if str(folder) not in sys.path]
 
 
 def ask_all(questions: list[Question], folder: Path, sizes: Any, end: float) -> int:

@@ -25,6 +25,7 @@ class Peer(NamedTuple):
 
     name: str
     build: Callable[[], Program]
+    amount: float | None = None  # what one call does, where it is not what ours does; its seconds are scaled to ours
 
 
 def compile_program(
@@ -49,7 +50,9 @@ def compile_program(
         run = jax.jit(function, donate_argnums=0 if carry else ()).lower(*placed).compile()
         seconds = time.perf_counter() - start
         counted = work or counting.work(function, *placed)
-    facts = {"gflop": round(counted.flops / 1e9, 4), "megabytes": round(counted.bytes / 1e6, 3)} | memory(run)
+    facts = {"gflop": round(counted.flops / 1e9, 4), "megabytes": round(counted.bytes / 1e6, 3)}
+    if precision != "float32":
+        facts["gflop_float32"] = round(counted.exact / 1e9, 4)
     held = list(placed)
 
     def call() -> Any:
@@ -58,7 +61,7 @@ def compile_program(
             held[0] = result[0]
         return result
 
-    return Program(call, seconds, facts)
+    return Program(call, seconds, facts | memory(run))
 
 
 def memory(compiled: Any) -> dict[str, float]:
@@ -70,20 +73,35 @@ def memory(compiled: Any) -> dict[str, float]:
     return {f"{name}_megabytes": round(size / 1e6, 2) for name, size in sizes.items()}
 
 
-def torch_program(function: Callable[..., Any], *args: Any, context: Context, grad: bool = False) -> Program:
-    """function(*args) in torch, compiled where the context says so; the first calls count as compilation.
+def torch_compiled(function: Any, mode: str | None) -> Any:
+    """A function or module of torch, compiled in that mode; as it is where the mode is None."""
+    import torch
 
-    grad: it trains, so the gradient is not switched off. Raises Overtime when it compiles for too long.
+    return torch.compile(function, mode=mode) if mode else function
+
+
+def torch_device() -> str:
+    """Where peers run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def torch_program(
+    function: Callable[..., Any], *args: Any, context: Context, mode: str | None, grad: bool = False
+) -> Program:
+    """function(*args) in torch; the first calls count as compilation.
+
+    mode: how what is compiled in it was compiled, which the row says. grad: it differentiates, so that stays possible.
+    Raises Overtime when the first calls take longer than a peer may compile.
     """
     import torch
 
-    mode = context.peer_mode
-    run = torch.compile(function, mode=mode) if mode else function
     wait = torch.cuda.synchronize if torch.cuda.is_available() else _nothing
 
     def call() -> Any:
-        with torch.enable_grad() if grad else torch.inference_mode():
-            result = run(*args)
+        with torch.enable_grad() if grad else torch.no_grad():
+            result = function(*args)
         wait()
         return result
 
@@ -104,7 +122,7 @@ def compare(
     """One row for ours, and one for every peer, timed in turns with it; `amount` of `unit` are done in one call.
 
     Speeds are named after the unit, as in images_per_second. about: further entries of every row. A peer that cannot
-    be built leaves its reason in place of its figures.
+    be built leaves its reason in place of its figures. `ratio` is the peer's time over ours, for equal amounts.
     """
     row = {"precision": precision, unit: amount, **about, "compile_seconds": round(ours.compile_seconds, 2)}
     row |= ours.facts
@@ -120,10 +138,12 @@ def _against(context: Context, ours: Program, peer: Peer | None, amount: float, 
     medians = alternate(calls, context.repeats, context.soft_end)
     seconds = medians["ours"][0] / 1e3
     row: dict[str, Any] = {"seconds": seconds, f"{unit}_per_second": round(amount / seconds, 3)}
-    row |= roofline(seconds, ours.facts["gflop"], ours.facts["megabytes"], precision, context.ceilings)
+    gflop, megabytes, exact = (ours.facts.get(key, 0.0) for key in ("gflop", "megabytes", "gflop_float32"))
+    if gflop or megabytes:
+        row |= roofline(seconds, gflop, megabytes, precision, context.ceilings, exact)
     row |= device_memory()
     if theirs and peer:
-        peer_seconds = medians["peer"][0] / 1e3
+        peer_seconds = medians["peer"][0] / 1e3 * (amount / (peer.amount or amount))
         row |= {"peer": peer.name, "peer_seconds": peer_seconds, "ratio": round(peer_seconds / seconds, 3)}
         row |= {"peer_compile_seconds": round(theirs.compile_seconds, 2), **theirs.facts}
     return row | reason

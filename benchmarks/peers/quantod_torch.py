@@ -36,19 +36,24 @@ class Images(Dataset):
         return (image.float() / 255 - self.mean) / self.std
 
 
-def loader(images: Images) -> DataLoader:
+def loader(images: Images, workers: int = 1) -> DataLoader:
+    """Batches in order; 0 workers read in this process."""
     # forkserver: forking a process whose threads are at work may lock up
-    return DataLoader(images, batch_size=BATCH, num_workers=1, shuffle=False, multiprocessing_context="forkserver")
+    options: dict[str, Any] = {"multiprocessing_context": "forkserver", "persistent_workers": True} if workers else {}
+    return DataLoader(images, batch_size=BATCH, num_workers=workers, shuffle=False, **options)
+
+
+def scores_of(network: nn.Module, batches: DataLoader, score: Callable[..., torch.Tensor], device: str) -> np.ndarray:
+    """One method's score of every image, batch by batch."""
+    return np.concatenate([score(network, batch.to(device)).detach().cpu().numpy() for batch in batches])
 
 
 def timed_loop(
     network: nn.Module, sets: Sequence[Images], score: Callable[..., torch.Tensor], device: str
 ) -> tuple[float, list]:
     """Wall-clock seconds of the loop over all sets, loading included, and the scores."""
-    start, scores = time.perf_counter(), []
-    for images in sets:
-        parts = [score(network, batch.to(device)).detach().cpu().numpy() for batch in loader(images)]
-        scores.append(np.concatenate(parts))
+    start = time.perf_counter()
+    scores = [scores_of(network, loader(images), score, device) for images in sets]
     return time.perf_counter() - start, scores
 
 

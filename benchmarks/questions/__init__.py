@@ -19,4 +19,15 @@ class Question(NamedTuple):
         return getattr(importlib.import_module(f"benchmarks.questions.{module}"), function)
 
 
-QUESTIONS: tuple[Question, ...] = (Question("ceilings", "machine:ceilings", 10),)
+QUESTIONS: tuple[Question, ...] = (
+    Question("ceilings", "machine:ceilings", 10),
+    Question("scoring", "images:scoring", 100),
+    Question("perturbed", "images:perturbed", 60),
+    Question("table", "images:table", 40),
+    Question("flow_scoring", "flow:scoring", 40),
+    Question("flow_training", "flow:training", 60),
+    Question("flow_steps", "flow:steps", 20),
+    Question("stage1", "stage1:training", 90),
+    Question("knn", "banks:knn", 50),
+    Question("mahalanobis", "banks:mahalanobis", 15),
+)

@@ -9,6 +9,7 @@ class Sizes(NamedTuple):
     """What is measured."""
 
     repeats: int  # measured turns
+    precisions: tuple[str, ...]  # of the classifier
     peer_mode: str | None  # of torch.compile; None leaves peers eager
     peer_seconds: float  # that one peer may compile
     product: int  # side of the square products of the ceilings
@@ -23,8 +24,11 @@ class Sizes(NamedTuple):
     train_images: int  # of one epoch
     batch: int  # of one training step, classifier and flow
     table_images: int  # inliers, and outliers, of the whole table
+    table_batch: int
     loop_images: int  # of one turn of the authors' loop
     loop_workers: int
+    peer_steps: int  # training steps of one turn of torch's
+    generators: tuple[str, ...]  # of random bits
 
     # flow
     dimensions: tuple[int, ...]
@@ -33,6 +37,7 @@ class Sizes(NamedTuple):
     width: int
     flow_rows: int  # of one call that scores
     epoch_rows: int
+    flow_forms: int  # how many forms of the gradient are compared
     q: float
 
     # banks: rows, dimension, queries
@@ -61,6 +66,7 @@ class Sizes(NamedTuple):
 
 FULL = Sizes(
     repeats=7,
+    precisions=("bfloat16", "tensorfloat32", "float32"),
     peer_mode="max-autotune",
     peer_seconds=75.0,
     product=8192,
@@ -73,14 +79,18 @@ FULL = Sizes(
     train_images=50_000,
     batch=128,
     table_images=10_000,
+    table_batch=2500,
     loop_images=2048,
     loop_workers=1,
+    peer_steps=40,
+    generators=("threefry2x32", "unsafe_rbg"),
     dimensions=(128, 512),
     blocks=8,
     layers=2,
     width=512,
     flow_rows=16_384,
     epoch_rows=50_000,
+    flow_forms=6,
     q=0.05,
     small_bank=(50_000, 128, 10_000),
     large_bank=(1_281_167, 2048, 4096),
@@ -104,6 +114,7 @@ FULL = Sizes(
 
 SMOKE = Sizes(
     repeats=1,
+    precisions=("bfloat16",),
     peer_mode=None,
     peer_seconds=20.0,
     product=64,
@@ -116,14 +127,18 @@ SMOKE = Sizes(
     train_images=8,
     batch=4,
     table_images=4,
+    table_batch=4,
     loop_images=4,
     loop_workers=0,
-    dimensions=(6, 8),
-    blocks=2,
-    layers=1,
+    peer_steps=1,
+    generators=("unsafe_rbg",),
+    dimensions=(6,),
+    blocks=1,
+    layers=0,
     width=8,
     flow_rows=8,
     epoch_rows=8,
+    flow_forms=2,
     q=0.05,
     small_bank=(16, 8, 4),
     large_bank=(40, 16, 4),
