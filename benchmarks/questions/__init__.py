@@ -30,4 +30,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("stage1", "stage1:training", 90),
     Question("knn", "banks:knn", 50),
     Question("mahalanobis", "banks:mahalanobis", 15),
+    Question("goldens", "right:goldens", 25),
+    Question("suite", "right:suite", 100),
+    Question("profiles", "profiles:profiles", 60),
 )

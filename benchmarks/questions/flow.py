@@ -159,20 +159,25 @@ def _epoch(
     sizes: Sizes, context: Context, dimension: int, form: Form, peers: list[Peer],
     rows: int | None = None, generator: str = "threefry2x32",
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
+    amount = rows or sizes.epoch_rows
+    ours, steps = epoch_program(sizes, dimension, form, amount, generator), -(-amount // sizes.batch)
+    about = {"dimension": dimension, "steps": steps, **form._asdict(), "generator": generator}
+    for row in compare(context, ours, peers, amount=amount, unit="rows", precision="float32", **about):
+        yield row | {"step_milliseconds": round(1e3 * row["seconds"] / steps, 4)}
+
+
+def epoch_program(sizes: Sizes, dimension: int, form: Form, rows: int, generator: str) -> Program:
+    """An epoch of `rows` rows in one call."""
     import jax
 
     from quantjax.train import init_state, shuffled_order
 
     built, params = networks.flow(sizes, dimension)
-    amount = rows or sizes.epoch_rows
-    epoch, order = epoch_of(built, form, sizes.q), shuffled_order(0, 0, amount, sizes.batch)
-    args = (init_state(params, optimizer()), (features(amount, dimension), None), order)
+    epoch, order = epoch_of(built, form, sizes.q), shuffled_order(0, 0, rows, sizes.batch)
+    args = (init_state(params, optimizer()), (features(rows, dimension), None), order)
     key = jax.random.key(0, impl=generator)
     counted = counting.work(epoch, *args, key)._replace(bytes=_traffic(params, form, len(order)))
-    ours = compile_program(epoch, *args, key, carry=True, work=counted)
-    about = {"dimension": dimension, "steps": len(order), **form._asdict(), "generator": generator}
-    for row in compare(context, ours, peers, amount=amount, unit="rows", precision="float32", **about):
-        yield row | {"step_milliseconds": round(1e3 * row["seconds"] / len(order), 4)}
+    return compile_program(epoch, *args, key, carry=True, work=counted)
 
 
 def _traffic(params: Any, form: Form, count: int) -> int:

@@ -60,6 +60,7 @@ class Sizes(NamedTuple):
     crop_batch: int
     gmm_rows: int
 
+    golden_network: str  # whose recorded logits are compared
     suite: tuple[str, ...]  # folders of tests/ that run on the device
     suite_seconds: float
 
@@ -108,6 +109,7 @@ FULL = Sizes(
     crop=(518, 1036),
     crop_batch=8,
     gmm_rows=43_808,
+    golden_network="wrn16_2",
     suite=("flows", "losses", "scores", "extractors"),
     suite_seconds=90.0,
 )
@@ -156,6 +158,7 @@ SMOKE = Sizes(
     crop=(28, 56),
     crop_batch=2,
     gmm_rows=24,
+    golden_network="wrn10_1",
     suite=(),
     suite_seconds=0.0,
 )

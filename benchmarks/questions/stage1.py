@@ -34,8 +34,8 @@ def training(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
 def epoch_of(sizes: Sizes, precision: str, generator: str) -> tuple[Any, ...]:
     """epoch(state, data, order, key) and its arguments."""
     import jax
-    from quantjax.classification import augmented_rows, cross_entropy_objective, sgd
 
+    from quantjax.classification import augmented_rows, cross_entropy_objective, sgd
     from quantjax.train import init_state, make_epoch, make_step, shuffled_order
 
     given, order = networks.classifier(sizes, precision), shuffled_order(0, 0, sizes.train_images, sizes.batch)

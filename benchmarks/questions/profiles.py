@@ -1,0 +1,107 @@
+"""Where the time goes: the longest kernels of one profile of each hot function."""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.programs import Program, compile_program, first_line
+from benchmarks.questions import banks, flow, networks, scored, stage1
+from benchmarks.questions.context import Context
+from benchmarks.questions.sizes import Sizes
+
+LONGEST = 5
+# hot function -> module:function(sizes) of benchmarks.questions that compiles it
+HOT = {
+    "scoring": "profiles:scoring",
+    "stage 1, steps": "profiles:classifier_steps",
+    "flow, steps": "profiles:flow_steps",
+    "perturbed": "profiles:perturbed",
+    "knn": "profiles:knn",
+}
+
+
+def profiles(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
+    """One row a hot function; one that fails leaves its error."""
+    for name, where in HOT.items():
+        if context.expired():
+            return
+        module, function = where.split(":")
+        try:
+            program = getattr(importlib.import_module(f"benchmarks.questions.{module}"), function)(sizes)
+            yield {"profile_of": name, **kernels(program)}
+        except Exception as error:
+            yield {"profile_of": name, "profile_error": f"{type(error).__name__}: {first_line(error)}"}
+
+
+def scoring(sizes: Sizes) -> Program:
+    given = networks.classifier(sizes, "bfloat16")
+    built, weights = scored.fitted(given, sizes)
+    pixels = networks.images(sizes.image_batch, sizes.image)
+    return compile_program(partial(scored.score_all, given, built), weights, pixels, precision="bfloat16")
+
+
+def perturbed(sizes: Sizes) -> Program:
+    given = networks.classifier(sizes, "bfloat16")
+    weights, pixels = scored.fitted(given, sizes)[1], networks.images(sizes.perturbed_batch, sizes.image)
+    return compile_program(partial(scored.score_moved, given), weights, pixels, precision="bfloat16")
+
+
+def classifier_steps(sizes: Sizes) -> Program:
+    args = stage1.epoch_of(sizes, "bfloat16", sizes.generators[0])
+    return compile_program(*args, precision="bfloat16", carry=True)
+
+
+def flow_steps(sizes: Sizes) -> Program:
+    return flow.epoch_program(sizes, sizes.dimensions[0], flow.TWO_ROW, sizes.epoch_rows, sizes.generators[0])
+
+
+def knn(sizes: Sizes) -> Program:
+    rows, dimension, count = sizes.small_bank
+    bank, queries = (banks.unit_rows(key, n, dimension) for key, n in ((0, rows), (1, count)))
+    return compile_program(banks.searches(sizes, rows)["exact"], bank, queries)
+
+
+def kernels(program: Program) -> dict[str, Any]:
+    """Milliseconds of the kernels of one call, all and the longest five with their names, counts and shares."""
+    import jax
+
+    program.call()
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            program.call()
+        traces = sorted(Path(folder).rglob("*.xplane.pb"))
+        times = _durations(traces[-1]) if traces else {}
+    total = sum(sum(durations) for durations in times.values())
+    longest = sorted(times, key=lambda name: -sum(times[name]))[:LONGEST]
+    return {
+        "kernel_milliseconds": round(total / 1e6, 4),
+        "longest": [
+            f"{100 * sum(times[name]) / total:.1f} % in {len(times[name])} calls: {name[:120]}" for name in longest
+        ],
+    }
+
+
+def _durations(trace: Path) -> dict[str, list[float]]:
+    """Kernel -> nanoseconds of every run of it: of the device's streams, of a CPU what its threads say."""
+    import jax
+
+    planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
+    on_device = [line for plane in planes if plane.name.startswith("/device:") for line in plane.lines]
+    streams = [line for line in on_device if line.name.startswith("Stream")] or [
+        line for line in on_device if line.name == "XLA Ops"
+    ]
+    lines = streams or [line for plane in planes if plane.name.startswith("/host:CPU") for line in plane.lines]
+    times: dict[str, list[float]] = collections.defaultdict(list)
+    for line in lines:
+        for event in line.events:
+            if streams or (event.duration_ns and "hlo_op" in dict(event.stats)):
+                times[event.name].append(event.duration_ns)
+    return times
