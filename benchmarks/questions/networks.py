@@ -22,8 +22,10 @@ class Classifier(NamedTuple):
     preprocessing: Any
 
 
-def classifier(sizes: Sizes, precision: str, state: dict[str, np.ndarray] | None = None) -> Classifier:
-    """The classifier in a precision; `state` is a state dict of its torch form, whose weights it then has."""
+def classifier(
+    sizes: Sizes, precision: str, state: dict[str, np.ndarray] | None = None, variables: Any = None
+) -> Classifier:
+    """The classifier in a precision, with these variables, those of a torch state dict, or random ones."""
     import jax
 
     from quantjax.convert.classifiers import to_variables
@@ -31,11 +33,11 @@ def classifier(sizes: Sizes, precision: str, state: dict[str, np.ndarray] | None
 
     backbone = BACKBONES[sizes.classifier]
     model = backbone.build(sizes.classes, dtype=compute_dtype(precision))
-    if state is None:
+    if state is not None:
+        variables = to_variables(state, sizes.classifier, sizes.classes)
+    elif variables is None:
         image = jax.ShapeDtypeStruct((1, sizes.image, sizes.image, 3), np.float32)
         variables = drawn(jax.eval_shape(model.init, jax.random.key(0), image))
-    else:
-        variables = to_variables(state, sizes.classifier, sizes.classes)
     return Classifier(model, variables, *fold(model, variables), backbone.preprocessing)
 
 

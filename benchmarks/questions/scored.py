@@ -12,18 +12,22 @@ KNN_STEP, NEIGHBOURS = 5, 10  # every fifth training feature makes the bank; its
 
 def fitted(given: Classifier, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
     """A flow, and all that scoring reads beside images, fitted to random features."""
-    from quantjax import scores
     from quantjax.extractors import BACKBONES
 
     dimension = BACKBONES[sizes.classifier].feature_dimension
     features, labels = labelled_features(max(sizes.train_images, 2 * dimension), dimension, sizes.classes)
     built, params = flow(sizes, dimension)
-    return built, {
-        "network": given.weights,
-        "gaussian": scores.fit_tied_gaussian(features, labels, sizes.classes),
+    return built, {"network": given.weights, "flow": params, **fit(features, labels, sizes.classes)}
+
+
+def fit(features: Any, labels: Any, classes: int) -> dict[str, Any]:
+    """What the scores of features are fitted to."""
+    from quantjax import scores
+
+    return {
+        "gaussian": scores.fit_tied_gaussian(features, labels, classes),
         "background": scores.fit_background(features),
         "bank": scores.fit_neighbours(features[::KNN_STEP]),
-        "flow": params,
     }
 
 
@@ -34,10 +38,9 @@ def network(given: Classifier, weights: Any, pixels: Any) -> tuple[Any, Any]:
     return extract(given.folded, weights["network"], standardise(pixels, given.preprocessing))
 
 
-def score_outputs(built: Any, weights: Any, logits: Any, features: Any) -> dict[str, Any]:
-    """Every score that needs no gradient."""
+def score_outputs(weights: Any, logits: Any, features: Any) -> dict[str, Any]:
+    """Every score that needs neither a gradient nor a flow."""
     from quantjax import scores
-    from quantjax.flows import log_likelihood
 
     gaussian, background = weights["gaussian"], weights["background"]
     return {
@@ -48,14 +51,21 @@ def score_outputs(built: Any, weights: Any, logits: Any, features: Any) -> dict[
         "relative_mahalanobis": scores.relative_mahalanobis(gaussian, background, features),
         "gem": scores.gem(gaussian, features),
         "knn": scores.knn(weights["bank"], features, min(NEIGHBOURS, len(weights["bank"].bank))),
-        "quantod": -log_likelihood(built, weights["flow"], features),
     }
 
 
 def score_all(given: Classifier, built: Any, weights: Any, pixels: Any) -> dict[str, Any]:
     """Logits, features and every score that needs no gradient, of images uint8."""
+    from quantjax.flows import log_likelihood
+
     logits, features = network(given, weights, pixels)
-    return {"logits": logits, "features": features, **score_outputs(built, weights, logits, features)}
+    quantod = -log_likelihood(built, weights["flow"], features)
+    return {
+        "logits": logits,
+        "features": features,
+        "quantod": quantod,
+        **score_outputs(weights, logits, features),
+    }
 
 
 def score_moved(given: Classifier, weights: Any, pixels: Any, gem: bool = False) -> dict[str, Any]:

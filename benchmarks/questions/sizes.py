@@ -30,6 +30,11 @@ class Sizes(NamedTuple):
     peer_steps: int  # training steps of one turn of torch's
     generators: tuple[str, ...]  # of random bits
 
+    # --train
+    epochs: int  # of the classifier
+    flow_epochs: int
+    views: int  # of the training images
+
     # flow
     dimensions: tuple[int, ...]
     blocks: int
@@ -85,6 +90,9 @@ FULL = Sizes(
     loop_workers=1,
     peer_steps=40,
     generators=("threefry2x32", "unsafe_rbg"),
+    epochs=100,
+    flow_epochs=50,
+    views=50,
     dimensions=(128, 512),
     blocks=8,
     layers=2,
@@ -134,6 +142,9 @@ SMOKE = Sizes(
     loop_workers=0,
     peer_steps=1,
     generators=("unsafe_rbg",),
+    epochs=2,
+    flow_epochs=2,
+    views=2,
     dimensions=(6,),
     blocks=1,
     layers=0,
