@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,15 @@ def device() -> dict[str, str]:
 
     first = jax.devices()[0]
     return {"device": first.device_kind, "platform": first.platform}
+
+
+def driver() -> dict[str, str]:
+    """What nvidia-smi says of the card, where there is one."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm", "--format=csv"]
+    said = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return {"nvidia_smi": "; ".join(said.stdout.split("\n")).strip("; ")}
 
 
 def processor() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ class RowFile:
         self.folder, self.about = folder, about
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "rows.jsonl"
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):  # a kill cut the last line short
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
     def write(self, row: Row) -> None:
         """Append and print a row; it is on the disk when this returns."""
@@ -40,6 +44,10 @@ class RowFile:
         """Questions that an earlier run answered whole, on this kind of device and at these sizes."""
         same = [row for row in self.lines() if all(row.get(k) == self.about[k] for k in ("device", "smoke"))]
         return {row["question"] for row in same if FINISHED in row}
+
+    def begun(self) -> Counter[str]:
+        """How often each question was begun, by this run or an earlier one."""
+        return Counter(row["question"] for row in self.lines() if BEGIN in row)
 
     def finish(self) -> list[Row]:
         """Write rows.json and table.md from the best attempt at every question; returns its rows."""

@@ -7,6 +7,7 @@ scores.json and scores.md, checkpoints/. A run that is killed, or out of time, g
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -69,7 +70,7 @@ def train(data: Path, out: Path, sizes: Sizes, end: float) -> int:
         test, test_labels = sets.read(sets.INLIER, data, "test")
         others = sets.outliers(data)
     except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     sizes = sizes._replace(classes=int(labels.max()) + 1, image=32)
     run.log(stage="start", **machine.device(), versions=machine.versions(), sets={k: len(v) for k, v in others.items()})
@@ -101,11 +102,9 @@ def fit_classifier(run: Run, sizes: Sizes, images: np.ndarray, labels: np.ndarra
     from quantjax.classification import augmented_rows, cross_entropy_objective, sgd
     from quantjax.extractors import BACKBONES
 
-    backbone, steps = BACKBONES[sizes.classifier], -(-len(images) // sizes.batch)
-    model, optimizer = (
-        backbone.build(sizes.classes, dtype=networks.compute_dtype(precision())),
-        sgd(sizes.epochs * steps),
-    )
+    backbone = BACKBONES[sizes.classifier]
+    model = backbone.build(sizes.classes, dtype=networks.compute_dtype(precision()))
+    optimizer = sgd(sizes.epochs * -(-len(images) // sizes.batch))
     key = jax.random.key(SEED)
     variables = jax.jit(model.init)(jax.random.fold_in(key, 0), jnp.zeros((1, *images.shape[1:]), jnp.float32))
     state = fit(

@@ -20,17 +20,17 @@ class Question(NamedTuple):
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question("ceilings", "machine:ceilings", 10),
-    Question("scoring", "images:scoring", 100),
-    Question("perturbed", "images:perturbed", 60),
-    Question("table", "images:table", 40),
-    Question("flow_scoring", "flow:scoring", 40),
-    Question("flow_training", "flow:training", 60),
-    Question("flow_steps", "flow:steps", 20),
-    Question("stage1", "stage1:training", 90),
-    Question("knn", "banks:knn", 50),
+    Question("ceilings", "machine:ceilings", 15),
+    Question("scoring", "images:scoring", 170),
+    Question("stage1", "stage1:training", 100),
+    Question("flow_training", "flow:training", 90),
+    Question("flow_scoring", "flow:scoring", 50),
+    Question("table", "images:table", 45),
+    Question("knn", "banks:knn", 60),
+    Question("goldens", "right:goldens", 30),
+    Question("perturbed", "images:perturbed", 90),
     Question("mahalanobis", "banks:mahalanobis", 15),
-    Question("goldens", "right:goldens", 25),
-    Question("suite", "right:suite", 100),
+    Question("flow_steps", "flow:steps", 30),
     Question("profiles", "profiles:profiles", 60),
+    Question("suite", "right:suite", 100),
 )

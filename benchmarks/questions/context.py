@@ -65,7 +65,7 @@ class Context:
         allowed = min(seconds, before) if before else seconds
 
         def stop(*_: Any) -> None:
-            raise Overtime(f"cut off after {allowed:.0f} s")
+            raise Overtime(f"cut off after {allowed:.1f} s")
 
         signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, allowed)

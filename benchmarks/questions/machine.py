@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.ceilings import data_sheet
 from benchmarks.questions.context import Context
 from benchmarks.questions.sizes import Sizes
@@ -22,4 +23,4 @@ def ceilings(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
     if promised:
         row["data_sheet"] = {name: value / 1e12 for name, value in promised.flops.items()}
         row["data_sheet"]["copy_gigabytes_per_second"] = promised.bytes / 1e9
-    yield row
+    yield row | machine.driver()

@@ -112,11 +112,14 @@ def _quantile_gradients(sizes: Sizes) -> dict[str, Any]:
     from quantjax import losses
 
     recorded, worst = _golden("losses"), 0.0
+
+    def gradients(values: Any) -> list[Any]:
+        return [jax.grad(lambda v, q=float(q): -losses.quantile_nll(v, q))(values) for q in recorded["qs"]]
+
     for name in recorded["names"]:
         values = recorded[name]
         ties = values[None, :] == np.unique(values)[:, None]
-        for i, q in enumerate(recorded["qs"]):
-            gradient = _run(jax.grad(lambda v, q=float(q): -losses.quantile_nll(v, q)), values)
+        for i, gradient in enumerate(_run(gradients, values)):
             worst = max(worst, difference(ties @ np.asarray(gradient), ties @ recorded[f"{name}_gradient_{i}"]))
     return {"float32": worst}
 

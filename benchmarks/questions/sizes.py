@@ -8,6 +8,7 @@ from typing import NamedTuple
 class Sizes(NamedTuple):
     """What is measured."""
 
+    budgets: bool  # whether a question's time budget binds
     repeats: int  # measured turns
     precisions: tuple[str, ...]  # of the classifier
     peer_mode: str | None  # of torch.compile; None leaves peers eager
@@ -71,6 +72,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
+    budgets=True,
     repeats=7,
     precisions=("bfloat16", "tensorfloat32", "float32"),
     peer_mode="max-autotune",
@@ -123,6 +125,7 @@ FULL = Sizes(
 )
 
 SMOKE = Sizes(
+    budgets=False,
     repeats=1,
     precisions=("bfloat16",),
     peer_mode=None,
