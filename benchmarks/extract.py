@@ -79,7 +79,7 @@ def ours(name: str, variables: Any, images: Any, dtype: str) -> tuple[Callable[[
     start = time.perf_counter()
     jax.block_until_ready(compiled(*args))
     seconds = time.perf_counter() - start
-    flops, volume = work(lambda v, x: model.apply(v, x)[:2], *args)
+    flops, volume, _ = work(lambda v, x: model.apply(v, x)[:2], *args)
     facts = {"compile_seconds": round(seconds, 3), "gflop": round(flops / 1e9, 2), "megabytes": round(volume / 1e6, 1)}
     return lambda: jax.block_until_ready(compiled(*args)), facts
 
