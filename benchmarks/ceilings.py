@@ -73,7 +73,15 @@ def roofline(
     if ceilings is None or precision not in ceilings.flops:
         rates = {"gflop_per_second": gflop / seconds, "gigabytes_per_second": megabytes / 1e3 / seconds}
         return {name: round(rate, 1) for name, rate in rates.items() if rate}
+    bound, least = least_seconds(gflop, megabytes, precision, ceilings, exact)
+    return {"roofline_fraction": round(least / seconds, 3), "bound": bound}
+
+
+def least_seconds(
+    gflop: float, megabytes: float, precision: str, ceilings: Ceilings, exact: float = 0.0
+) -> tuple[str, float]:
+    """Which takes longer, arithmetic or memory, and how many seconds; exact as in roofline."""
     arithmetic = (gflop - exact) / ceilings.flops[precision] + exact / ceilings.flops["float32"]
     times = {"arithmetic": arithmetic * 1e9, "memory": megabytes * 1e6 / ceilings.bytes}
     bound = max(times, key=lambda name: times[name])
-    return {"roofline_fraction": round(times[bound] / seconds, 3), "bound": bound}
+    return bound, times[bound]

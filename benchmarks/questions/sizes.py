@@ -63,7 +63,7 @@ class Sizes(NamedTuple):
     channels: int  # of the decoder
     token_hidden: int
     crop: tuple[int, int]  # of a training step of the estimator
-    crop_batch: int
+    crop_batches: tuple[int, ...]  # the first one that fits
     gmm_rows: int
 
     golden_network: str  # whose recorded logits are compared
@@ -117,7 +117,7 @@ FULL = Sizes(
     channels=256,
     token_hidden=512,
     crop=(518, 1036),
-    crop_batch=8,
+    crop_batches=(16, 8, 4),
     gmm_rows=43_808,
     golden_network="wrn16_2",
     suite=("flows", "losses", "scores", "extractors"),
@@ -160,7 +160,7 @@ SMOKE = Sizes(
     large_bank=(40, 16, 4),
     bank_block=16,
     gaussian_rows=16,
-    backbone="vit_tiny_scratch",
+    backbone="dinov2_toy_reg",
     window=(28, 56),
     window_batches=(1, 2),
     scene=(56, 112),
@@ -170,7 +170,7 @@ SMOKE = Sizes(
     channels=8,
     token_hidden=8,
     crop=(28, 56),
-    crop_batch=2,
+    crop_batches=(2,),
     gmm_rows=24,
     golden_network="wrn10_1",
     suite=(),

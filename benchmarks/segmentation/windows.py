@@ -25,6 +25,10 @@ from quantjax.heads.gmm import GmmSettings
 
 Call = Callable[[], Any]
 GOALS = {"cpu": 1.0, "gpu": 2.0}
+# all parts of DINOv2 with registers at toy size, for runs that only ask whether everything runs
+_known = FEATURE_BACKBONES["dinov2_vits14_reg"]
+_toy = partial(_known.build, width=16, depth=4, heads=2, layers=(0, 1, 2, 3), grid=(5, 5))
+FEATURE_BACKBONES.setdefault("dinov2_toy_reg", _known._replace(build=_toy, width=16))
 PRECISIONS = {"float32": "tensorfloat32", "bfloat16": "bfloat16"}  # of a GPU, where float32 products run as TF32
 
 

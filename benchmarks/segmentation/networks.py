@@ -1,0 +1,70 @@
+"""Segmentor and unknown estimation module as the questions about scenes ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.questions.sizes import Sizes
+from benchmarks.segmentation.sizes import Size
+from benchmarks.segmentation.windows import segmentor
+from quantjax import segmentation
+from quantjax.heads import Projector
+from quantjax.train import init_state, make_step
+
+LEARNING_RATE = 5e-4
+
+
+def size_of(sizes: Sizes) -> Size:
+    """The segmentor that `sizes` ask for."""
+    return Size(
+        sizes.backbone, sizes.window, sizes.scene_classes, sizes.components, sizes.channels, sizes.token_hidden, 0, 0
+    )
+
+
+def build(sizes: Sizes, dtype: str, head: str = "mixture") -> tuple[segmentation.Segmentor, segmentation.Estimator]:
+    """Segmentor with head linear or mixture, and the estimator with a linear head."""
+    widths = (sizes.token_hidden, sizes.token_hidden, sizes.channels)
+    estimator = segmentation.Estimator(Projector(widths), segmentation.linear_head(2))
+    return segmentor(size_of(sizes), head, dtype), estimator
+
+
+def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator, key: Any) -> tuple[Any, Any]:
+    """Random variables of both; small images suffice, since no shape depends on theirs."""
+    blank = jnp.zeros((1, 56, 56, 3))
+    of_segmentor = segmentation.init_segmentor(network, key, blank)
+    maps = jax.eval_shape(network.features, of_segmentor["backbone"], blank)
+    last = segmentation.last_map(maps)
+    return of_segmentor, segmentation.init_estimator(estimator, key, jnp.zeros(last.shape, last.dtype))
+
+
+def logits(network: Any, estimator: Any, variables: tuple[Any, Any], images: Any) -> tuple[Any, Any]:
+    """F [B, h, w, K] of the segmentor and u [B, h', w', 2] of the estimator for standardised windows."""
+    output = segmentation.segment(network, variables[0], images)
+    return output.logits, segmentation.estimate(estimator, variables[1], output.features).logits
+
+
+def estimator_step(sizes: Sizes, batch: int) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
+    """A training step of stage 2 beside a frozen segmentor in bfloat16, and what makes its (state, batch, key)."""
+    network, estimator = build(sizes, "bfloat16")
+    optimizer = optax.adam(LEARNING_RATE)
+
+    def arguments() -> tuple[Any, ...]:
+        key = jax.random.key(0)
+        frozen, own = weights(network, estimator, key)
+        params = {"projector": own["projector"], "head": own["head"]["params"]}
+        state = init_state(params, optimizer, {"head": own["head"]["state"], "decoder": ()})
+        shape = (batch, *sizes.crop)
+        crops = {"image": jax.random.bits(key, (*shape, 3), jnp.uint8), "label": _labels(key, shape)}
+        return state, (frozen, crops), key
+
+    return make_step(segmentation.estimator_objective(network, estimator), optimizer), arguments
+
+
+def _labels(key: Any, shape: tuple[int, ...]) -> Any:
+    """One pixel in ten lies on a pasted object."""
+    return jnp.where(jax.random.uniform(key, shape) < 0.1, jnp.uint8(254), jnp.uint8(0))
