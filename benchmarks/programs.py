@@ -18,6 +18,7 @@ class Program(NamedTuple):
     call: Callable[[], Any]  # returns the results once they are there
     compile_seconds: float
     facts: dict[str, Any]  # gflop, megabytes, memory of ours; mode of a peer
+    compiled: Any = None  # jax.stages.Compiled of ours
 
 
 class Peer(NamedTuple):
@@ -49,7 +50,8 @@ def compile_program(
         start = time.perf_counter()
         run = jax.jit(function, donate_argnums=0 if carry else ()).lower(*placed).compile()
         seconds = time.perf_counter() - start
-        counted = work or counting.work(function, *placed)
+        platform = "cuda" if jax.default_backend() == "gpu" else None
+        counted = work or counting.work(function, *placed, platform=platform)
     facts = {"gflop": round(counted.flops / 1e9, 4), "megabytes": round(counted.bytes / 1e6, 3)}
     if precision != "float32":
         facts["gflop_float32"] = round(counted.exact / 1e9, 4)
@@ -61,7 +63,7 @@ def compile_program(
             held[0] = result[0]
         return result
 
-    return Program(call, seconds, facts | memory(run))
+    return Program(call, seconds, facts | memory(run), run)
 
 
 def memory(compiled: Any) -> dict[str, float]:

@@ -94,9 +94,8 @@ def window_logits(sizes: Sizes, dtype: str, batch: int) -> Hot:
     return Hot(partial(scenes.logits, network, estimator), arguments, batch, "windows", precision)
 
 
-def stage2_step(sizes: Sizes) -> Hot:
+def stage2_step(sizes: Sizes, batch: int) -> Hot:
     """A training step of the unknown estimation module beside a frozen segmentor."""
-    batch = sizes.crop_batches[0]
     step, arguments = scenes.estimator_step(sizes, batch)
     return Hot(step, arguments, batch, "crops", "bfloat16", donated=(0,))
 
@@ -149,8 +148,8 @@ HOT: dict[str, Callable[[Sizes], Hot]] = {
     "flow_step_quantile": lambda sizes: flow_step(sizes, flow.TWO_ROW),
     "flow_step_mean": lambda sizes: flow_step(sizes, flow.MEAN),
     "windows_bfloat16": lambda sizes: window_logits(sizes, "bfloat16", sizes.window_batches[-1]),
-    "windows_float32": lambda sizes: window_logits(sizes, "float32", sizes.window_batches[1]),
-    "stage2_step": stage2_step,
+    "windows_float32": lambda sizes: window_logits(sizes, "float32", sizes.window_batches[0]),
+    "stage2_step": lambda sizes: stage2_step(sizes, sizes.crop_batches[0]),
     "gmm_step": gmm_step,
     "knn": lambda sizes: neighbours(sizes, sizes.small_bank),
     "knn_large": lambda sizes: neighbours(sizes, sizes.large_bank),

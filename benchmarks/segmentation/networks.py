@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from benchmarks.questions.sizes import Sizes
 from benchmarks.segmentation.sizes import Size
-from benchmarks.segmentation.windows import segmentor
+from benchmarks.segmentation.windows import Peer, segmentor, variables_of
 from quantjax import segmentation
 from quantjax.heads import Projector
 from quantjax.train import init_state, make_step
@@ -26,20 +28,38 @@ def size_of(sizes: Sizes) -> Size:
     )
 
 
+def widths(sizes: Sizes) -> tuple[int, ...]:
+    """Of the estimator's projector."""
+    return (sizes.token_hidden, sizes.token_hidden, sizes.channels)
+
+
 def build(sizes: Sizes, dtype: str, head: str = "mixture") -> tuple[segmentation.Segmentor, segmentation.Estimator]:
     """Segmentor with head linear or mixture, and the estimator with a linear head."""
-    widths = (sizes.token_hidden, sizes.token_hidden, sizes.channels)
-    estimator = segmentation.Estimator(Projector(widths), segmentation.linear_head(2))
+    estimator = segmentation.Estimator(Projector(widths(sizes)), segmentation.linear_head(2))
     return segmentor(size_of(sizes), head, dtype), estimator
 
 
 def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator, key: Any) -> tuple[Any, Any]:
     """Random variables of both; small images suffice, since no shape depends on theirs."""
     blank = jnp.zeros((1, 56, 56, 3))
-    of_segmentor = segmentation.init_segmentor(network, key, blank)
-    maps = jax.eval_shape(network.features, of_segmentor["backbone"], blank)
-    last = segmentation.last_map(maps)
-    return of_segmentor, segmentation.init_estimator(estimator, key, jnp.zeros(last.shape, last.dtype))
+
+    def draw(key: Any) -> tuple[Any, Any]:
+        of_segmentor = segmentation.init_segmentor(network, key, blank)
+        last = segmentation.last_map(network.features(of_segmentor["backbone"], blank))
+        return of_segmentor, segmentation.init_estimator(estimator, key, last)
+
+    return jax.jit(draw)(key)
+
+
+def weights_of(peer: Peer, network: segmentation.Segmentor, sizes: Sizes, head: str = "mixture") -> tuple[Any, Any]:
+    """Our variables for those of torch's networks."""
+    layers = [name.removesuffix(".weight") for name in peer.state if re.fullmatch(r"estimator\.\d+\.weight", name)]
+    dense = [
+        {"kernel": np.array(peer.state[f"{name}.weight"].T), "bias": peer.state[f"{name}.bias"]} for name in layers
+    ]
+    projector = {"params": {f"linear{i}": layer for i, layer in enumerate(dense[:-1])}}
+    estimator = {"projector": projector, "head": {"params": {"linear": dense[-1]}, "state": ()}}
+    return variables_of(peer.state, network, size_of(sizes), head), estimator
 
 
 def logits(network: Any, estimator: Any, variables: tuple[Any, Any], images: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,9 +90,9 @@ def ours(model: segmentation.Segmentor, variables: Any, images: np.ndarray, dtyp
 
 
 class Peer:
-    """The same network in torch with random weights."""
+    """The same network in torch with random weights; with `widths` the estimator too, see segment_torch.build."""
 
-    def __init__(self, size: Size, head: str):
+    def __init__(self, size: Size, head: str, widths: Sequence[int] = ()):
         import torch
         from random_weights import random_state
 
@@ -100,7 +100,7 @@ class Peer:
 
         components = size.components if head == "mixture" else 0
         shape = FEATURE_BACKBONES[size.backbone].build()
-        self.network = build(shape, size.num_classes, size.channels, size.token_hidden, components)
+        self.network = build(shape, size.num_classes, size.channels, size.token_hidden, components, widths)
         floating = {k: tuple(v.shape) for k, v in self.network.state_dict().items() if v.is_floating_point()}
         self.state = random_state(list(floating), list(floating.values()))
         if head == "mixture":
@@ -138,14 +138,14 @@ class Peer:
         return round(counter.get_total_flops() / 1e9 / windows, 2)
 
 
-def open_peer(size: Size, head: str) -> Peer | None:
+def open_peer(size: Size, head: str, widths: Sequence[int] = ()) -> Peer | None:
     """None where torch or transformers is missing."""
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError:
         return None
-    return Peer(size, head)
+    return Peer(size, head, widths)
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -184,14 +184,22 @@ def _compare(
     return row | roofline(1 / row["quantjax_windows_per_second"], row["gflop"], 0.0, PRECISIONS[dtype], sheet) | load()
 
 
-def agreement(mine: np.ndarray, wanted: np.ndarray, dtype: str) -> dict[str, float]:
-    """How far the logits differ, by the largest and by root mean squares, and how many pixels get the same class."""
+def deviation(mine: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
+    """How far logits differ, by the largest and by root mean squares, and how many pixels get the same class."""
     difference = mine - wanted
-    row = {"relative_difference": float(np.abs(difference).max() / np.abs(wanted).max())}
-    row["relative_difference_rms"] = float(difference.std() / wanted.std())
+    return {
+        "relative_difference": float(np.abs(difference).max() / np.abs(wanted).max()),
+        "relative_difference_rms": float(difference.std() / wanted.std()),
+        "same_class": float((mine.argmax(-1) == wanted.argmax(-1)).mean()),
+    }
+
+
+def agreement(mine: np.ndarray, wanted: np.ndarray, dtype: str) -> dict[str, float]:
+    """The deviation of logits, where it is small enough for the two programs to be the same."""
+    row = deviation(mine, wanted)
     found, allowed = row["relative_difference"], 1e-3
     if dtype != "float32":  # single pixels may be far off
         found, allowed = row["relative_difference_rms"], 0.1
     if not found < allowed:
         raise SystemExit(f"the programs disagree, so there is nothing to time: {row}")
-    return row | {"same_class": float((mine.argmax(-1) == wanted.argmax(-1)).mean())}
+    return row
