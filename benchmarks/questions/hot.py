@@ -94,6 +94,11 @@ def window_logits(sizes: Sizes, dtype: str, batch: int) -> Hot:
     return Hot(partial(scenes.logits, network, estimator), arguments, batch, "windows", precision)
 
 
+def float32_batch(sizes: Sizes) -> int:
+    """Windows of a batch in float32, of which there is one."""
+    return sizes.window_batches[len(sizes.window_batches) // 2]
+
+
 def stage2_step(sizes: Sizes, batch: int) -> Hot:
     """A training step of the unknown estimation module beside a frozen segmentor."""
     step, arguments = scenes.estimator_step(sizes, batch)
@@ -148,7 +153,7 @@ HOT: dict[str, Callable[[Sizes], Hot]] = {
     "flow_step_quantile": lambda sizes: flow_step(sizes, flow.TWO_ROW),
     "flow_step_mean": lambda sizes: flow_step(sizes, flow.MEAN),
     "windows_bfloat16": lambda sizes: window_logits(sizes, "bfloat16", sizes.window_batches[-1]),
-    "windows_float32": lambda sizes: window_logits(sizes, "float32", sizes.window_batches[0]),
+    "windows_float32": lambda sizes: window_logits(sizes, "float32", float32_batch(sizes)),
     "stage2_step": lambda sizes: stage2_step(sizes, sizes.crop_batches[0]),
     "gmm_step": gmm_step,
     "knn": lambda sizes: neighbours(sizes, sizes.small_bank),

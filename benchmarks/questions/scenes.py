@@ -45,7 +45,7 @@ def windows(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
     peer, weights = _open(sizes, context)
     images = np.random.default_rng(0).standard_normal((max(sizes.window_batches), *sizes.window, 3), np.float32)
     first, *others = sorted(sizes.window_batches, reverse=True)
-    cases = [("bfloat16", first), ("float32", _middle(sizes)), *(("bfloat16", batch) for batch in others)]
+    cases = [("bfloat16", first), ("float32", hot.float32_batch(sizes)), *(("bfloat16", batch) for batch in others)]
     for dtype, batch in cases:
         if (dtype, batch) != cases[0] and context.expired():
             return
@@ -59,10 +59,6 @@ def windows(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
         about = {"batch": batch, "attention": _attention(ours.compiled.as_text()), "head": HEAD}
         yield from compare(context, ours, peers, amount=batch, unit="windows", precision=asked.precision, **about)
         del ours
-
-
-def _middle(sizes: Sizes) -> int:
-    return sizes.window_batches[len(sizes.window_batches) // 2]
 
 
 def _open(sizes: Sizes, context: Context) -> tuple[Any, Any]:
