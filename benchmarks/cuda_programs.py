@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 
 from benchmarks.ceilings import matmul_precision
 from benchmarks.counting import Work, work_of
+from quantjax.extractors import attention
 
 CUDNN = 91000  # the version to lower for where there is none
 FUSED_ATTENTION = "__cudnn$fmhaSoftmax"
@@ -38,7 +40,7 @@ class Program(NamedTuple):
 def cuda_program(function: Callable[..., Any], shapes: Sequence[Any], precision: str = "float32") -> Program:
     """Lower function(*shapes) for CUDA. Raises ValueError when it calls back into Python."""
     run = jax.jit(function)
-    with jax.default_matmul_precision(matmul_precision(precision)), _cudnn_at_hand():
+    with jax.default_matmul_precision(matmul_precision(precision)), _as_on_a_gpu():
         traced = run.trace(*shapes).jaxpr.jaxpr
         if calls := host_calls(traced):
             raise ValueError(f"{', '.join(calls)} would stop the device for Python in every call")
@@ -109,16 +111,17 @@ def transposing_convolutions(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _cudnn_at_hand() -> Iterator[None]:
-    """JAX traces cuDNN's attention only where it finds cuDNN; here nothing is run, so its version is enough."""
-    from jax._src.cudnn import fused_attention_stablehlo as attention
+def _as_on_a_gpu() -> Iterator[None]:
+    """Trace what a machine with a GPU would: elsewhere attention takes no kernel of cuDNN's, and JAX asks for cuDNN."""
+    from jax._src.cudnn import fused_attention_stablehlo as of_jax
 
-    before = attention.cuda_versions
-    attention.cuda_versions = before or SimpleNamespace(cudnn_get_version=lambda: CUDNN)
-    try:
+    version = of_jax.cuda_versions or SimpleNamespace(cudnn_get_version=lambda: CUDNN)
+    with mock.patch.object(of_jax, "cuda_versions", version), mock.patch.object(attention, "_runs_here", _fits):
         yield
-    finally:
-        attention.cuda_versions = before
+
+
+def _fits(dtype: Any, size: int) -> bool:
+    return size % 8 == 0 and size <= 128
 
 
 @cache
