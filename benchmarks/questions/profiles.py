@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import collections
-import importlib
+import itertools
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.programs import Program, compile_program, first_line
-from benchmarks.questions import banks, flow, networks, scored, stage1
 from benchmarks.questions.context import Context
+from benchmarks.questions.hot import HOT
 from benchmarks.questions.sizes import Sizes
 
 LONGEST = 5
-# hot function -> module:function(sizes) of benchmarks.questions that compiles it
-HOT = {
-    "scoring": "profiles:scoring",
-    "stage 1, steps": "profiles:classifier_steps",
-    "flow, steps": "profiles:flow_steps",
-    "perturbed": "profiles:perturbed",
-    "knn": "profiles:knn",
-}
 
 
 def profiles(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
     """One row a hot function; one that fails leaves its error."""
-    for name, where in HOT.items():
+    for name, build in itertools.islice(HOT.items(), sizes.profiles):
         if context.expired():
             return
-        module, function = where.split(":")
         try:
-            program = getattr(importlib.import_module(f"benchmarks.questions.{module}"), function)(sizes)
+            hot = build(sizes)
+            program = compile_program(hot.function, *hot.arguments(), precision=hot.precision, carry=bool(hot.donated))
             yield {"profile_of": name, **kernels(program)}
         except Exception as error:
             yield {"profile_of": name, "profile_error": f"{type(error).__name__}: {first_line(error)}"}
-
-
-def scoring(sizes: Sizes) -> Program:
-    given = networks.classifier(sizes, "bfloat16")
-    built, weights = scored.fitted(given, sizes)
-    pixels = networks.images(sizes.image_batch, sizes.image)
-    return compile_program(partial(scored.score_all, given, built), weights, pixels, precision="bfloat16")
-
-
-def perturbed(sizes: Sizes) -> Program:
-    given = networks.classifier(sizes, "bfloat16")
-    weights, pixels = scored.fitted(given, sizes)[1], networks.images(sizes.perturbed_batch, sizes.image)
-    return compile_program(partial(scored.score_moved, given), weights, pixels, precision="bfloat16")
-
-
-def classifier_steps(sizes: Sizes) -> Program:
-    args = stage1.epoch_of(sizes, "bfloat16", sizes.generators[0])
-    return compile_program(*args, precision="bfloat16", carry=True)
-
-
-def flow_steps(sizes: Sizes) -> Program:
-    return flow.epoch_program(sizes, sizes.dimensions[0], flow.TWO_ROW, sizes.epoch_rows, sizes.generators[0])
-
-
-def knn(sizes: Sizes) -> Program:
-    rows, dimension, count = sizes.small_bank
-    bank, queries = (banks.unit_rows(key, n, dimension) for key, n in ((0, rows), (1, count)))
-    return compile_program(banks.searches(sizes, rows)["exact"], bank, queries)
 
 
 def kernels(program: Program) -> dict[str, Any]:

@@ -91,8 +91,9 @@ def _torch(peer: Any, images: np.ndarray, dtype: str, mode: str | None, context:
     program = torch_program(torch_compiled(network, mode), batch, context=context, mode=mode)
     found = [values.float().cpu().numpy() for values in program.call()]
     logits, unknown = (np.asarray(values) for values in ours.call())
-    facts = {"peer_attention": network.backbone.config._attn_implementation, **deviation(logits, found[0])}
-    facts["relative_difference_of_unknown"] = difference(unknown, found[1].reshape(unknown.shape))
+    facts: dict[str, Any] = {"peer_attention": network.backbone.config._attn_implementation}
+    facts |= {f"logits_{name}": value for name, value in deviation(logits, found[0]).items()}
+    facts["relative_difference"] = difference(unknown, found[1].reshape(unknown.shape))
     return program._replace(facts=program.facts | facts)
 
 

@@ -66,6 +66,7 @@ class Sizes(NamedTuple):
     crop_batches: tuple[int, ...]  # the first one that fits
     gmm_rows: int
 
+    profiles: int | None  # hot functions that are profiled at the most; None for all
     golden_network: str  # whose recorded logits are compared
     suite: tuple[str, ...]  # folders of tests/ that run on the device
     suite_seconds: float
@@ -119,6 +120,7 @@ FULL = Sizes(
     crop=(518, 1036),
     crop_batches=(16, 8, 4),
     gmm_rows=43_808,
+    profiles=None,
     golden_network="wrn16_2",
     suite=("flows", "losses", "scores", "extractors"),
     suite_seconds=90.0,
@@ -172,6 +174,7 @@ SMOKE = Sizes(
     crop=(28, 56),
     crop_batches=(2,),
     gmm_rows=24,
+    profiles=5,
     golden_network="wrn10_1",
     suite=(),
     suite_seconds=0.0,

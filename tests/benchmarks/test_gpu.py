@@ -74,6 +74,15 @@ def test_programs_agree_with_their_peers_at_toy_size(smoke):
     assert max(differences) < 0.03  # bfloat16 on both sides
 
 
+def test_windows_agree_with_their_peer_at_toy_size(smoke):
+    pytest.importorskip("transformers")
+    found = {row["precision"]: row for row in smoke[0] if row["question"] == "windows"}
+    assert found["tensorfloat32"]["logits_relative_difference"] < 1e-3  # on a CPU that is float32
+    assert found["tensorfloat32"]["relative_difference"] < 1e-4
+    assert found["bfloat16"]["logits_relative_difference_rms"] < 0.1
+    assert found["bfloat16"]["attention"] == "xla"
+
+
 def test_profiles_name_kernels(smoke):
     profiles = [row for row in smoke[0] if row["question"] == "profiles"]
     assert len(profiles) >= 5
