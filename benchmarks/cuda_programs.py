@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.ceilings import matmul_precision
 from benchmarks.counting import Work, work_of
 from quantjax.extractors import attention
 
 CUDNN = 91000  # the version to lower for where there is none
+LARGEST_HEAD = 128  # that cuDNN's attention takes on every GPU
 FUSED_ATTENTION = "__cudnn$fmhaSoftmax"
 PROBLEMS = ("host_transfers", "float64", "transposing_convolutions")
 
@@ -116,12 +118,13 @@ def _as_on_a_gpu() -> Iterator[None]:
     from jax._src.cudnn import fused_attention_stablehlo as of_jax
 
     version = of_jax.cuda_versions or SimpleNamespace(cudnn_get_version=lambda: CUDNN)
-    with mock.patch.object(of_jax, "cuda_versions", version), mock.patch.object(attention, "_runs_here", _fits):
+    with mock.patch.object(of_jax, "cuda_versions", version), mock.patch.object(attention, "attention_kernel", _kernel):
         yield
 
 
-def _fits(dtype: Any, size: int) -> bool:
-    return size % 8 == 0 and size <= 128
+def _kernel(dtype: Any, platform: str, size: int = 64) -> str:
+    fused = platform == "cuda" and jnp.dtype(dtype).itemsize == 2 and size % 8 == 0 and size <= LARGEST_HEAD
+    return "cudnn" if fused else "xla"
 
 
 @cache

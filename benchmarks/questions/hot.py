@@ -30,11 +30,12 @@ class Hot(NamedTuple):
     unit: str  # of what, in the plural
     precision: str  # bfloat16, tensorfloat32 or float32, see ceilings.matmul_precision
     donated: tuple[int, ...] = ()  # arguments whose memory the results may take
+    sketch: Callable[[], tuple[Any, ...]] | None = None  # arguments to take shapes of, where making them is dear
 
 
 def shapes(hot: Hot) -> tuple[Any, ...]:
     """The arguments as jax.ShapeDtypeStruct."""
-    return jax.eval_shape(hot.arguments)
+    return jax.eval_shape(hot.sketch or hot.arguments)
 
 
 def wrn_scores(sizes: Sizes) -> Hot:
@@ -85,13 +86,14 @@ def flow_step(sizes: Sizes, form: flow.Form) -> Hot:
 def window_logits(sizes: Sizes, dtype: str, batch: int) -> Hot:
     """Logits of a mixture head and of the linear estimator, for a batch of standardised windows."""
     network, estimator = scenes.build(sizes, dtype)
-
-    def arguments() -> tuple[Any, ...]:
-        key = jax.random.key(0)
-        return scenes.weights(network, estimator, key), jax.random.normal(key, (batch, *sizes.window, 3))
-
+    images = partial(jax.random.normal, jax.random.key(0), (batch, *sizes.window, 3))
     precision = "bfloat16" if dtype == "bfloat16" else "tensorfloat32"
-    return Hot(partial(scenes.logits, network, estimator), arguments, batch, "windows", precision)
+    return Hot(
+        partial(scenes.logits, network, estimator),
+        lambda: (scenes.weights(network, estimator), images()),
+        batch, "windows", precision,
+        sketch=lambda: (_ones(scenes.weight_shapes(network, estimator)), images()),
+    )  # fmt: skip
 
 
 def float32_batch(sizes: Sizes) -> int:
@@ -101,8 +103,14 @@ def float32_batch(sizes: Sizes) -> int:
 
 def stage2_step(sizes: Sizes, batch: int) -> Hot:
     """A training step of the unknown estimation module beside a frozen segmentor."""
-    step, arguments = scenes.estimator_step(sizes, batch)
-    return Hot(step, arguments, batch, "crops", "bfloat16", donated=(0,))
+    network, estimator = scenes.build(sizes, "bfloat16")
+    arguments = partial(scenes.estimator_arguments, sizes, batch)
+    return Hot(
+        scenes.estimator_step(network, estimator),
+        lambda: arguments(*scenes.weights(network, estimator)),
+        batch, "crops", "bfloat16", donated=(0,),
+        sketch=lambda: arguments(*_ones(scenes.weight_shapes(network, estimator))),
+    )  # fmt: skip
 
 
 def gmm_step(sizes: Sizes) -> Hot:
@@ -142,6 +150,11 @@ def mahalanobis(sizes: Sizes) -> Hot:
     features, labels = networks.labelled_features(sizes.gaussian_rows, sizes.dimensions[0], sizes.classes)
     gaussian = scores.fit_tied_gaussian(features, labels, sizes.classes)
     return Hot(scores.mahalanobis, lambda: (gaussian, features), len(features), "rows", "float32")
+
+
+def _ones(shapes: Any) -> Any:
+    """Arrays that are traced, not made."""
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
 
 
 HOT: dict[str, Callable[[Sizes], Hot]] = {

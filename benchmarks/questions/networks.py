@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.questions.sizes import Sizes
 
-ONES = ("scale", "var")
+ONES = ("scale", "scale1", "scale2", "var")
 
 
 class Classifier(NamedTuple):

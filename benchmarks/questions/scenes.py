@@ -66,11 +66,8 @@ def _open(sizes: Sizes, context: Context) -> tuple[Any, Any]:
     if "scenes" not in context.known:
         network, estimator = networks.build(sizes, "float32", HEAD)
         peer = open_peer(networks.size_of(sizes), HEAD, networks.widths(sizes))
-        if peer:
-            weights = networks.weights_of(peer, network, sizes, HEAD)
-        else:
-            weights = networks.weights(network, estimator, jax.random.key(0))
-        context.known["scenes"] = peer, jax.device_put(weights)
+        given = networks.weights_of(peer, network, sizes, HEAD) if peer else networks.weights(network, estimator)
+        context.known["scenes"] = peer, jax.device_put(given)
     return context.known["scenes"]
 
 

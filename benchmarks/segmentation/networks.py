@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.questions.networks import drawn
 from benchmarks.questions.sizes import Sizes
 from benchmarks.segmentation.sizes import Size
 from benchmarks.segmentation.windows import Peer, segmentor, variables_of
@@ -39,16 +40,25 @@ def build(sizes: Sizes, dtype: str, head: str = "mixture") -> tuple[segmentation
     return segmentor(size_of(sizes), head, dtype), estimator
 
 
-def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator, key: Any) -> tuple[Any, Any]:
-    """Random variables of both; small images suffice, since no shape depends on theirs."""
-    blank = jnp.zeros((1, 56, 56, 3))
+def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> tuple[Any, Any]:
+    """Random variables of both, drawn without compiling anything for them."""
+    of_segmentor, of_estimator = drawn(weight_shapes(network, estimator))
+    params, state = network.head.init(
+        jax.random.key(0), network.decoder.channels
+    )  # moments that are no densities' fail
+    return of_segmentor | {"head": {"params": params, "state": state}}, of_estimator
 
-    def draw(key: Any) -> tuple[Any, Any]:
-        of_segmentor = segmentation.init_segmentor(network, key, blank)
-        last = segmentation.last_map(network.features(of_segmentor["backbone"], blank))
+
+def weight_shapes(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> tuple[Any, Any]:
+    """Shapes of both's variables; small images suffice, since none depends on theirs."""
+    blank = jax.ShapeDtypeStruct((1, 56, 56, 3), jnp.float32)
+
+    def start(key: Any, images: Any) -> tuple[Any, Any]:
+        of_segmentor = segmentation.init_segmentor(network, key, images)
+        last = segmentation.last_map(network.features(of_segmentor["backbone"], images))
         return of_segmentor, segmentation.init_estimator(estimator, key, last)
 
-    return jax.jit(draw)(key)
+    return jax.eval_shape(start, jax.random.key(0), blank)
 
 
 def weights_of(peer: Peer, network: segmentation.Segmentor, sizes: Sizes, head: str = "mixture") -> tuple[Any, Any]:
@@ -68,21 +78,17 @@ def logits(network: Any, estimator: Any, variables: tuple[Any, Any], images: Any
     return output.logits, segmentation.estimate(estimator, variables[1], output.features).logits
 
 
-def estimator_step(sizes: Sizes, batch: int) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
-    """A training step of stage 2 beside a frozen segmentor in bfloat16, and what makes its (state, batch, key)."""
-    network, estimator = build(sizes, "bfloat16")
-    optimizer = optax.adam(LEARNING_RATE)
+def estimator_step(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> Callable[..., Any]:
+    """step(state, (frozen variables, crops), key) of stage 2."""
+    return make_step(segmentation.estimator_objective(network, estimator), optax.adam(LEARNING_RATE))
 
-    def arguments() -> tuple[Any, ...]:
-        key = jax.random.key(0)
-        frozen, own = weights(network, estimator, key)
-        params = {"projector": own["projector"], "head": own["head"]["params"]}
-        state = init_state(params, optimizer, {"head": own["head"]["state"], "decoder": ()})
-        shape = (batch, *sizes.crop)
-        crops = {"image": jax.random.bits(key, (*shape, 3), jnp.uint8), "label": _labels(key, shape)}
-        return state, (frozen, crops), key
 
-    return make_step(segmentation.estimator_objective(network, estimator), optimizer), arguments
+def estimator_arguments(sizes: Sizes, batch: int, frozen: Any, own: Any) -> tuple[Any, ...]:
+    """What `estimator_step` is called with, from the variables of segmentor and estimator."""
+    params = {"projector": own["projector"], "head": own["head"]["params"]}
+    state = init_state(params, optax.adam(LEARNING_RATE), {"head": own["head"]["state"], "decoder": ()})
+    key, shape = jax.random.key(0), (batch, *sizes.crop)
+    return state, (frozen, {"image": jax.random.bits(key, (*shape, 3), jnp.uint8), "label": _labels(key, shape)}), key
 
 
 def _labels(key: Any, shape: tuple[int, ...]) -> Any:
