@@ -48,9 +48,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="toy sizes")
     parser.add_argument("--only", type=lambda names: names.split(","), help="names of functions, with commas between")
-    parser.add_argument(
-        "--output", type=Path, help=f"Markdown file, JSON beside it; default {RESULT.name} at full size"
-    )
+    parser.add_argument("--output", type=Path, help=f"Markdown, JSON beside it; at full size {RESULT.name}")
     return parser.parse_args()
 
 
@@ -66,7 +64,7 @@ def analyse(name: str, hot: Any) -> dict[str, Any]:
     memory = compiled.memory_analysis()
     ends = memory.argument_size_in_bytes + memory.output_size_in_bytes
     least, peak = max(asked.bytes, ends), ends - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-    row = {"function": name, "computed": True, "precision": hot.precision, hot.unit: hot.amount}
+    row = {"function": name, "computed": True, "precision": hot.precision, "amount": hot.amount, "unit": hot.unit}
     row |= {"gflop": round(asked.flops / 1e9, 3), "gflop_float32": round(asked.exact / 1e9, 3)}
     row |= {"xla_gflop": round(cost["flops"] / 1e9, 3)}
     volumes = {"least": least, "xla": cost["bytes accessed"], "arguments_and_results": ends, "peak": peak}
@@ -82,7 +80,7 @@ def bound(device: str, hot: Any, asked: Any, volume: int) -> dict[str, Any]:
 
     exact = asked.exact / 1e9
     kind, seconds = least_seconds(asked.flops / 1e9, volume / 1e6, hot.precision, SHEET[device], exact)
-    return {"least_seconds": seconds, "bound": kind, f"{hot.unit}_per_second": hot.amount / seconds}
+    return {"least_seconds": seconds, "bound": kind, "rate": hot.amount / seconds}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -102,24 +100,24 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    unit = next(key for key in row[DEVICES[0]] if key.endswith("_per_second")).removesuffix("_per_second")
     amounts = ("gflop", "gflop_float32", "least_megabytes", "xla_megabytes", "peak_megabytes")
     numbers = [f"{row[name]:,.4g}" for name in amounts]
-    times = [_bound(row[device], unit) for device in DEVICES]
-    first = [row["function"], f"{row[unit]:,} {unit}", row["precision"]]
+    times = [
+        f"{of['least_seconds'] * 1e3:.3g}, {of['bound']}, {of['rate']:,.3g} {row['unit']}/s"
+        for of in (row[device] for device in DEVICES)
+    ]
+    first = [row["function"], f"{row['amount']:,} {row['unit']}", row["precision"]]
     return [*first, *numbers, *times, ", ".join(row["kernels"])]
-
-
-def _bound(of: dict[str, Any], unit: str) -> str:
-    return f"{of['least_seconds'] * 1e3:.3g}, {of['bound']}, {of[f'{unit}_per_second']:,.3g} {unit}/s"
 
 
 def ask(name: str, build: Callable[[Any], Any], sizes: Any) -> dict[str, Any]:
     """The row of a hot function, or why there is none."""
+    from benchmarks.programs import first_line
+
     try:
         return analyse(name, build(sizes))
     except Exception as error:
-        return {"function": name, "error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}
+        return {"function": name, "error": f"{type(error).__name__}: {first_line(error)}"}
 
 
 def main() -> None:

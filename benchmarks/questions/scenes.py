@@ -77,7 +77,7 @@ def _attention(text: str) -> str:
 
 
 def _torch(peer: Any, images: np.ndarray, dtype: str, mode: str | None, context: Context, ours: Program) -> Program:
-    """Both heads in torch; how far they are from ours goes into the row."""
+    """Both heads in torch, the float32 parts as TF32; how far they are from ours goes into the row."""
     if peer is None:
         raise ImportError("torch or transformers", name="transformers")
     import torch
@@ -112,8 +112,9 @@ def scene(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
             start = time.perf_counter()
             run(weights, image)
             cold = time.perf_counter() - start
-            flops = counting.work(maps, weights, one).flops
-            ours = Program(partial(run, weights, image), cold, {"gflop": round(count * flops / 1e9, 3)})
+            work = counting.work(maps, weights, one)
+            gflop, exact = (round(count * flops / 1e9, 3) for flops in (work.flops, work.exact))
+            ours = Program(partial(run, weights, image), cold, {"gflop": gflop, "gflop_float32": exact})
             about = {"stride": list(stride), "windows": count, "batch": batch}
             for row in compare(context, ours, [], amount=1, unit="scenes", precision="bfloat16", **about):
                 yield row | {"windows_per_second": round(count / row["seconds"], 3)}

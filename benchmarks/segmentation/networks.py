@@ -43,9 +43,8 @@ def build(sizes: Sizes, dtype: str, head: str = "mixture") -> tuple[segmentation
 def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> tuple[Any, Any]:
     """Random variables of both, drawn without compiling anything for them."""
     of_segmentor, of_estimator = drawn(weight_shapes(network, estimator))
-    params, state = network.head.init(
-        jax.random.key(0), network.decoder.channels
-    )  # moments that are no densities' fail
+    # a mixture's moments must be those of densities
+    params, state = network.head.init(jax.random.key(0), network.decoder.channels)
     return of_segmentor | {"head": {"params": params, "state": state}}, of_estimator
 
 
