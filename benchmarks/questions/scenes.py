@@ -105,8 +105,8 @@ def scene(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
         if turn and context.expired():
             return
         stride = (given, given) if isinstance(given, int) else given
-        count = int(np.prod([len(starts(*axis)) for axis in zip(sizes.scene, sizes.window, stride, strict=True)]))
-        batch = min(sizes.window_batches, key=lambda batch: (-(-count // batch) * batch, -batch))
+        count = window_count(sizes.scene, sizes.window, stride)
+        batch = batch_of(count, sizes.window_batches)
         run = sliding(maps, scene_maps, window=sizes.window, stride=stride, batch_size=batch)
         with jax.default_matmul_precision(matmul_precision("bfloat16")):
             start = time.perf_counter()
@@ -118,6 +118,17 @@ def scene(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
             about = {"stride": list(stride), "windows": count, "batch": batch}
             for row in compare(context, ours, [], amount=1, unit="scenes", precision="bfloat16", **about):
                 yield row | {"windows_per_second": round(count / row["seconds"], 3)}
+
+
+def window_count(scene: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:
+    """How many windows cover a scene."""
+    down, across = (len(starts(*axis)) for axis in zip(scene, window, stride, strict=True))
+    return down * across
+
+
+def batch_of(count: int, batches: tuple[int, ...]) -> int:
+    """The batch that fills up least, of several the largest."""
+    return min(batches, key=lambda batch: (-(-count // batch) * batch, -batch))
 
 
 def window_maps(network: Any, estimator: Any, weights: Any, images: Any) -> tuple[Any, Any]:
