@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import counting
@@ -30,9 +29,7 @@ from benchmarks.questions.context import Context
 from benchmarks.questions.sizes import Sizes
 from benchmarks.segmentation import networks
 from benchmarks.segmentation.windows import deviation, open_peer
-from quantjax import resize, scores
-from quantjax.extractors import standardise
-from quantjax.inference import sliding
+from quantjax import segmentation
 from quantjax.inference.windows import starts
 
 HEAD = "mixture"  # of the segmentor; the estimator's is linear: variant g-d, the paper's best
@@ -99,25 +96,26 @@ def scene(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:
     network, estimator = networks.build(sizes, "bfloat16", HEAD)
     weights = _open(sizes, context)[1]
     image = np.random.default_rng(0).integers(0, 256, (*sizes.scene, 3), np.uint8)
-    maps = partial(window_maps, network, estimator)
     one = jax.ShapeDtypeStruct((1, *sizes.window, 3), np.uint8)
+    products = matmul_precision("bfloat16")
+    work = counting.work(segmentation.scoring.windows(network, estimator, products), weights, one)
     for turn, given in enumerate(sizes.strides):
         if turn and context.expired():
             return
         stride = (given, given) if isinstance(given, int) else given
         count = window_count(sizes.scene, sizes.window, stride)
         batch = batch_of(count, sizes.window_batches)
-        run = sliding(maps, scene_maps, window=sizes.window, stride=stride, batch_size=batch)
-        with jax.default_matmul_precision(matmul_precision("bfloat16")):
-            start = time.perf_counter()
-            run(weights, image)
-            cold = time.perf_counter() - start
-            work = counting.work(maps, weights, one)
-            gflop, exact = (round(count * flops / 1e9, 3) for flops in (work.flops, work.exact))
-            ours = Program(partial(run, weights, image), cold, {"gflop": gflop, "gflop_float32": exact})
-            about = {"stride": list(stride), "windows": count, "batch": batch}
-            for row in compare(context, ours, [], amount=1, unit="scenes", precision="bfloat16", **about):
-                yield row | {"windows_per_second": round(count / row["seconds"], 3)}
+        run = segmentation.make_scorer(
+            network, estimator, window=sizes.window, stride=stride, batch_size=batch, products=products
+        )
+        start = time.perf_counter()
+        run(weights, image)
+        cold = time.perf_counter() - start
+        gflop, exact = (round(count * flops / 1e9, 3) for flops in (work.flops, work.exact))
+        ours = Program(partial(run, weights, image), cold, {"gflop": gflop, "gflop_float32": exact})
+        about = {"stride": list(stride), "windows": count, "batch": batch}
+        for row in compare(context, ours, [], amount=1, unit="scenes", precision="bfloat16", **about):
+            yield row | {"windows_per_second": round(count / row["seconds"], 3)}
 
 
 def window_count(scene: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:
@@ -129,21 +127,6 @@ def window_count(scene: tuple[int, int], window: tuple[int, int], stride: tuple[
 def batch_of(count: int, batches: tuple[int, ...]) -> int:
     """The batch that fills up least, of several the largest."""
     return min(batches, key=lambda batch: (-(-count // batch) * batch, -batch))
-
-
-def window_maps(network: Any, estimator: Any, weights: Any, images: Any) -> tuple[Any, Any]:
-    """Logits of both heads at the resolution of windows uint8."""
-    found = networks.logits(network, estimator, weights, standardise(images, network.preprocessing))
-    return tuple(resize.bilinear(values, images.shape[1:3]) for values in found)
-
-
-def scene_maps(averaged: tuple[Any, Any]) -> dict[str, Any]:
-    """Likelihood ratio and class of every pixel."""
-    logits, unknown = averaged
-    return {
-        "lr": scores.likelihood_ratio(unknown, logits),
-        "prediction": jnp.argmax(logits, axis=-1).astype(jnp.uint8),
-    }
 
 
 def estimator_step(sizes: Sizes, context: Context) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.questions.networks import drawn
 from benchmarks.questions.sizes import Sizes
@@ -19,7 +18,7 @@ from quantjax import segmentation
 from quantjax.heads import Projector
 from quantjax.train import init_state, make_step
 
-LEARNING_RATE = 5e-4
+STEPS = 4000  # of the stage, over which the learning rate falls
 
 
 def size_of(sizes: Sizes) -> Size:
@@ -79,13 +78,13 @@ def logits(network: Any, estimator: Any, variables: tuple[Any, Any], images: Any
 
 def estimator_step(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> Callable[..., Any]:
     """step(state, (frozen variables, crops), key) of stage 2."""
-    return make_step(segmentation.estimator_objective(network, estimator), optax.adam(LEARNING_RATE))
+    return make_step(segmentation.estimator_objective(network, estimator), segmentation.adam(STEPS))
 
 
 def estimator_arguments(sizes: Sizes, batch: int, frozen: Any, own: Any) -> tuple[Any, ...]:
     """What `estimator_step` is called with, from the variables of segmentor and estimator."""
     params = {"projector": own["projector"], "head": own["head"]["params"]}
-    state = init_state(params, optax.adam(LEARNING_RATE), {"head": own["head"]["state"], "decoder": ()})
+    state = init_state(params, segmentation.adam(STEPS), {"head": own["head"]["state"], "decoder": ()})
     key, shape = jax.random.key(0), (batch, *sizes.crop)
     return state, (frozen, {"image": jax.random.bits(key, (*shape, 3), jnp.uint8), "label": _labels(key, shape)}), key
 
