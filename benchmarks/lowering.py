@@ -31,9 +31,9 @@ No GPU was used. `python -m benchmarks.lowering` lowers every hot function for C
 - **GFLOP** of convolutions and matrix products in the traced program, every turn of a loop; **of them float32** are
   those that ask for the highest precision, which no matrix unit offers.
 - **least MB**: every convolution and product reads its operands and writes its result once; or, where that is more, all
-  arguments are read and all results written once. What a kernel reads twice, and elementwise passes that do not fuse,
-  come on top: **XLA MB** is XLA's count of the program before any fusion, with one turn of each loop.
-- **peak MB**: arguments, results and temporaries as XLA's CPU compiler places them for the CUDA form of the program. It
+  arguments are read and all results written once. **XLA MB** is XLA's count of what the program reads and writes after
+  its CPU compiler has fused it, with one turn of each loop; bfloat16 maps count as float32 there.
+- **peak MB**: arguments, results and temporaries as the same compiler places them for the CUDA form of the program. It
   widens bfloat16 maps to float32 and fuses less than the GPU's, so read it as an upper bound.
 - **least ms**: the longer of arithmetic (FLOP over the data sheet's dense peak: {peaks})
   and memory (least MB over {bandwidths}); **rate** is what a call
@@ -60,8 +60,8 @@ def analyse(name: str, hot: Any) -> dict[str, Any]:
     start, given = time.perf_counter(), shapes(hot)
     program = cuda_program(hot.function, given, hot.precision)
     lowered, asked = lower_here(program, given, hot.donated), program.work
-    cost, compiled = lowered.cost_analysis(), lowered.compile()
-    memory = compiled.memory_analysis()
+    compiled = lowered.compile()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     ends = memory.argument_size_in_bytes + memory.output_size_in_bytes
     least, peak = max(asked.bytes, ends), ends - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     row = {"function": name, "computed": True, "precision": hot.precision, "amount": hot.amount, "unit": hot.unit}
