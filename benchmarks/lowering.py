@@ -31,8 +31,9 @@ No GPU was used. `python -m benchmarks.lowering` lowers every hot function for C
 - **GFLOP** of convolutions and matrix products in the traced program, every turn of a loop; **of them float32** are
   those that ask for the highest precision, which no matrix unit offers.
 - **least MB**: every convolution and product reads its operands and writes its result once; or, where that is more, all
-  arguments are read and all results written once. **XLA MB** is XLA's count of what the program reads and writes after
-  its CPU compiler has fused it, with one turn of each loop; bfloat16 maps count as float32 there.
+  arguments are read and all results written once (so the mixture's memory of 778 MB counts twice, of which a step
+  rewrites a few rows only). **XLA MB** is XLA's count of what the program reads and writes after its CPU compiler has
+  fused it, with one turn of each loop; bfloat16 maps count as float32 there.
 - **peak MB**: arguments, results and temporaries as the same compiler places them for the CUDA form of the program. It
   widens bfloat16 maps to float32 and fuses less than the GPU's, so read it as an upper bound.
 - **least ms**: the longer of arithmetic (FLOP over the data sheet's dense peak: {peaks})
