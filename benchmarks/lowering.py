@@ -36,9 +36,9 @@ No GPU was used. `python -m benchmarks.lowering` lowers every hot function for C
   fused it, with one turn of each loop; bfloat16 maps count as float32 there.
 - **peak MB**: arguments, results and temporaries as the same compiler places them for the CUDA form of the program. It
   widens bfloat16 maps to float32 and fuses less than the GPU's, so read it as an upper bound.
-- **least ms**: the longer of arithmetic (FLOP over the data sheet's dense peak: {peaks})
-  and memory (least MB over {bandwidths}); **rate** is what a call
-  handles over that time. No program reaches it; products at 80 % of the peak and copies at 90 % are good.
+- **least ms**: the longer of arithmetic (FLOP over the data sheet's dense peak: {peaks}) and memory (least MB over
+  {bandwidths}); **rate** is what a call handles over that time. Launches and transfers are not in it. No program
+  reaches it; products at 80 % of the peak and copies at 90 % are good.
 
 Read from the same programs: transfers between device and host, float64, and convolutions in a layout that forces
 transposes. Found: {found}. **kernels** are library calls that XLA does not make of its own accord.
@@ -102,9 +102,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     amounts = ("gflop", "gflop_float32", "least_megabytes", "xla_megabytes", "peak_megabytes")
-    numbers = [f"{row[name]:,.4g}" for name in amounts]
+    numbers = [f"{row[name]:,.0f}" if row[name] >= 100 else f"{row[name]:.3g}" for name in amounts]
     times = [
-        f"{of['least_seconds'] * 1e3:.3g}, {of['bound']}, {of['rate']:,.3g} {row['unit']}/s"
+        f"{of['least_seconds'] * 1e3:.3g}, {of['bound']}, {of['rate']:,.0f} {row['unit']}/s"
         for of in (row[device] for device in DEVICES)
     ]
     first = [row["function"], f"{row['amount']:,} {row['unit']}", row["precision"]]
