@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.features import Progress
-from experiments.segmentation import objectives, stages
+from experiments.segmentation import stages
 from experiments.segmentation.config import Settings
 from experiments.segmentation.evaluation import PREDICTION, Scorer
 from experiments.segmentation.sets import Sets
@@ -22,6 +22,7 @@ from quantjax import losses, resize, scores, segmentation
 from quantjax.extractors import standardise
 from quantjax.inference import sliding
 from quantjax.segmentation import Segmentor
+from quantjax.segmentation.objectives import augment
 from quantjax.train import Mean, objective_of_means
 from quantjax.types import Array, PyTree
 
@@ -82,7 +83,7 @@ def baseline_objective(config: Settings, baseline: Baseline, network: Segmentor)
 
     def means(params: PyTree, model_state: PyTree, batch: Any, key: Array, axis_name: str | None):
         frozen, crops = batch
-        images, labels = objectives.augment(network, config.hue, crops, key, axis_name)
+        images, labels = augment(network.preprocessing, config.hue, crops, key, axis_name)
         variables = jax.lax.stop_gradient(frozen) | {"head": {"params": params, "state": ()}}
         logits = segmentation.segment(network, variables, images).logits
         values = baseline.loss(resize.bilinear(logits, labels.shape[1:]), labels, axis_name=axis_name)

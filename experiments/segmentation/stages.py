@@ -66,13 +66,15 @@ def train_or_reread_segmentor(
     file = folder / storage.SEGMENTOR
     if file.exists():
         return storage.load(file, final(config, variables), about), None
-    params, model_state, frozen = objectives.split_segmentor(config, variables)
+    params, model_state, frozen = segmentation.split_segmentor(
+        variables, train_backbone=objectives.trains_backbone(config)
+    )
     batches = crops(config, sets, None)
     fitted = fit(
         config, "segmentor", config.steps, objectives.segmentor_objective(config, network),
         (params, model_state, frozen), batches, key, folder, progress,
     )  # fmt: skip
-    trained = final(config, objectives.join_segmentor(fitted.params, fitted.model_state, frozen))
+    trained = final(config, segmentation.join_segmentor(fitted.params, fitted.model_state, frozen))
     if "standardisation" in trained:
         ahead = crops(config, sets, None)(config.steps)
         trained["standardisation"] = standardisation(config, network, trained, ahead)
@@ -101,14 +103,15 @@ def train_estimator(
         {"head": variables["head"]["state"], "decoder": drifting},
         segmentor,
     )
+    objective = objectives.estimator_objective(config, network, estimator, segmentor)
     fitted = fit(
-        config, "estimator", config.estimator_steps, objectives.estimator_objective(config, network, estimator),
-        start, crops(config, sets, sets.objects), keys[1], folder, progress,
+        config, "estimator", config.estimator_steps, objective, start,
+        crops(config, sets, sets.objects), keys[1], folder, progress,
     )  # fmt: skip
     head = {"params": fitted.params["head"], "state": fitted.model_state["head"]}
     beside = segmentor
     if not config.freeze_statistics:
-        beside = objectives.with_statistics(segmentor, fitted.model_state["decoder"])
+        beside = segmentation.with_statistics(segmentor, fitted.model_state["decoder"])
     return Trained({"projector": fitted.params["projector"], "head": storage.without_memory(head)}, beside, fitted)
 
 

@@ -39,6 +39,16 @@ class Estimator(NamedTuple):
     head: DenseHead
 
 
+class FrozenSegmentor(NamedTuple):
+    """Any network beside which an estimator can stand: it is read, never trained."""
+
+    apply: Callable[[PyTree, Array], tuple[FeatureMaps | Array, Array]]
+    """(variables, standardised images [B, H, W, 3]) -> (maps, or the one map [B, h, w, C] that the estimator reads;
+    logits [B, h', w', K])"""
+    preprocessing: Preprocessing = Preprocessing()
+    """Of its images; by default they come as they are, in [0, 1]."""
+
+
 class SegmentorOutput(NamedTuple):
     """One pass of a segmentor."""
 
@@ -90,7 +100,19 @@ def segment(segmentor: Segmentor, variables: PyTree, images: Array, mode: Mode =
     return SegmentorOutput(features, logits, output, batch_stats)
 
 
-def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps) -> EstimatorOutput:
+def frozen(network: Segmentor | FrozenSegmentor) -> FrozenSegmentor:
+    """The network as an estimator sees it; the decoder of a Segmentor runs with its stored statistics."""
+    if isinstance(network, FrozenSegmentor):
+        return network
+
+    def apply(variables: PyTree, images: Array) -> tuple[FeatureMaps | Array, Array]:
+        output = segment(network, variables, images)
+        return output.features, output.logits
+
+    return FrozenSegmentor(apply, network.preprocessing)
+
+
+def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps | Array) -> EstimatorOutput:
     """Run the unknown estimation module on the last map of a segmentor's backbone (eq. 5 to 7, 10)."""
     x = estimator.projector.apply(variables["projector"], last_map(features))
     return EstimatorOutput(*estimator.head.forward(variables["head"]["params"], variables["head"]["state"], x))
@@ -104,6 +126,8 @@ def decoder_maps(features: FeatureMaps) -> list[Array]:
     return maps[-DECODER_MAPS:]
 
 
-def last_map(features: FeatureMaps) -> Array:
-    """The deepest map [B, h, w, C]."""
+def last_map(features: FeatureMaps | Array) -> Array:
+    """The deepest map [B, h, w, C]; a single map is that itself."""
+    if not isinstance(features, FeatureMaps):
+        return features
     return list(features.maps.values())[-1]
