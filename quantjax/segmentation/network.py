@@ -10,14 +10,14 @@ of an estimator {"projector": {"params"}, "head": {"params", "state"}}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from quantjax.extractors.normalization import EVALUATE, Mode
 from quantjax.segmentation.heads import DenseHead
-from quantjax.types import Array, FeatureMaps, Preprocessing, PyTree
+from quantjax.types import Array, FeatureMaps, NamedMap, Preprocessing, PyTree
 
 DECODER_MAPS = 4  # maps that a feature pyramid reads
 
@@ -120,14 +120,21 @@ def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps | Ar
 
 def decoder_maps(features: FeatureMaps) -> list[Array]:
     """The four maps that a decoder reads; raises ValueError when the backbone returns fewer."""
-    maps = list(features.maps.values())
+    maps = _in_order(features)
     if len(maps) < DECODER_MAPS:
-        raise ValueError(f"a backbone must return {DECODER_MAPS} maps, shallow to deep, got {list(features.maps)}")
-    return maps[-DECODER_MAPS:]
+        names = [named.name for named in maps]
+        raise ValueError(f"a backbone must return {DECODER_MAPS} maps, shallow to deep, got {names}")
+    return [named.map for named in maps[-DECODER_MAPS:]]
 
 
 def last_map(features: FeatureMaps | Array) -> Array:
     """The deepest map [B, h, w, C]; a single map is that itself."""
     if not isinstance(features, FeatureMaps):
         return features
-    return list(features.maps.values())[-1]
+    return _in_order(features)[-1].map
+
+
+def _in_order(features: FeatureMaps) -> tuple[NamedMap, ...]:
+    if isinstance(features.maps, Mapping):
+        raise TypeError("maps must be a tuple of NamedMap, got a dict, whose order compiling loses; see named_maps")
+    return features.maps
