@@ -1,33 +1,37 @@
-"""The objectives of the two stages, as the settings name them."""
+"""The settings as the numbers that the library's two stages take."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from experiments.segmentation.config import SCRATCH, Settings
-from quantjax import losses, segmentation
+from quantjax.losses import IGNORE as IGNORED
 from quantjax.scores import Standardisation
-from quantjax.segmentation import Estimator, Scales, Segmentor
-from quantjax.train import ValueAndGrad
+from quantjax.segmentation import Scales
 from quantjax.types import PyTree
 
-IGNORED = losses.IGNORE
+__all__ = ["IGNORED", "of_estimator", "of_segmentor", "scales", "trains_backbone"]
+
 CONTRAST_WEIGHT = 0.01  # beta of eq. 13
 CLASS_WEIGHT = {"g-g": 0.5, "g-d": 0.0, "d-d": 0.0}  # alpha of eq. 13
 
 
-def segmentor_objective(config: Settings, network: Segmentor) -> ValueAndGrad:
-    """Stage 1."""
-    return segmentation.segmentor_objective(network, contrast_weight=CONTRAST_WEIGHT, hue=config.hue)
+def of_segmentor(config: Settings) -> dict[str, Any]:
+    """What segmentor_objective takes beside the network."""
+    return {"contrast_weight": CONTRAST_WEIGHT, "hue": config.hue}
 
 
-def estimator_objective(config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree) -> ValueAndGrad:
-    """Stage 2, beside the variables `segmentor`, of which it takes the scales alone."""
+def of_estimator(config: Settings, segmentor: PyTree) -> dict[str, Any]:
+    """What estimator_objective takes beside the networks; of the variables `segmentor` the scales alone."""
     alpha = CLASS_WEIGHT[config.variant]
-    # The paper multiplies the contrast loss by alpha as well; the released code does not.
-    contrast_weight = CONTRAST_WEIGHT * (alpha if config.preset == "paper" else 1.0)
-    return segmentation.estimator_objective(
-        network, estimator, class_weight=alpha, contrast_weight=contrast_weight, hue=config.hue,
-        freeze_statistics=config.freeze_statistics, scales=scales(config, segmentor),
-    )  # fmt: skip
+    return {
+        "class_weight": alpha,
+        # the paper multiplies the contrast loss by alpha as well; the released code does not
+        "contrast_weight": CONTRAST_WEIGHT * (alpha if config.preset == "paper" else 1.0),
+        "hue": config.hue,
+        "freeze_statistics": config.freeze_statistics,
+        "scales": scales(config, segmentor),
+    }
 
 
 def trains_backbone(config: Settings) -> bool:

@@ -74,7 +74,7 @@ def main(path: str) -> None:
     image = sets.test[0]["image"][:40, :90]
     for side, devices in DEVICES.items():
         first = train(
-            "first", side, objectives.segmentor_objective(CONFIG, network),
+            "first", side, segmentation.segmentor_objective(network, **objectives.of_segmentor(CONFIG)),
             segmentation.split_segmentor(variables, train_backbone=objectives.trains_backbone(CONFIG)), plain,
         )  # fmt: skip
         segmentor = stages.final(CONFIG, segmentation.join_segmentor(first.params, first.model_state, {}))
@@ -82,7 +82,7 @@ def main(path: str) -> None:
         second = train(
             "second",
             side,
-            objectives.estimator_objective(CONFIG, network, estimator, segmentor),
+            segmentation.estimator_objective(network, estimator, **objectives.of_estimator(CONFIG, segmentor)),
             (*begin, segmentor),
             pasted,
         )
