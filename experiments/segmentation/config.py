@@ -287,13 +287,30 @@ def _check_weights(settings: Settings) -> None:
 
 
 def identity(config: Settings) -> dict[str, Any]:
-    """The part of the settings that decides the numbers; files count by content, not by path."""
+    """The part of the settings that decides the numbers; files count by content.
+
+    Raises as `open_objects` when a folder of objects is not there.
+    """
     settings = {k: v for k, v in describe(config).items() if k not in PLACE}
     if config.segmentor is not None:
         settings["segmentor"] = _digest(config.segmentor)
     if config.backbone_weights is not None and Path(config.backbone_weights).is_file():
         settings["backbone_weights"] = _digest(Path(config.backbone_weights))
-    return settings | {"objects": Path(config.objects).name}
+    return settings | _objects_content(config)
+
+
+def _objects_content(config: Settings) -> dict[str, str]:
+    """A digest of the objects that are one's own; a published set counts by its name."""
+    from quantjax.data.objects import find_objects
+
+    if config.objects == "coco":
+        return {}
+    folder = find_objects(config.objects, config.data_dir)
+    if folder is None:
+        return {}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    parts = [part for file in files for part in (str(file.relative_to(folder)), _digest(file))]
+    return {"objects_content": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]}
 
 
 def _digest(path: Path) -> str:

@@ -78,8 +78,8 @@ def stages(first: Stage | None, second: Stage) -> dict[str, dict[str, float]]:
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: files by name."""
-    shown = dict(identity)
+    """The settings as results.json shows them: files and folders by name."""
+    shown = dict(identity) | {"objects": Path(config.objects).name}
     if config.backbone_weights and not config.backbone_weights.startswith("hf:"):
         shown["backbone_weights"] = Path(config.backbone_weights).name
     return shown

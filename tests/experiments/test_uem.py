@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.segmentation import baselines, evaluation, networks, objectives, stages, storage
+from experiments.segmentation import baselines, evaluation, networks, objectives, outcome, stages, storage
 from experiments.segmentation.config import METHODS, UEM, identity, parse, resolve
 from experiments.segmentation.sets import PASTE_SEED, Sets, open_sets
 from experiments.uem import main
@@ -349,3 +349,21 @@ def test_presets_and_defaults_follow_their_sources():
         assert (other.crop, other.window, other.stride) == ((512, 1024), (512, 1024), (128, 128))
     moved = dataclasses.replace(full, workdir=Path("elsewhere"), data_dir=Path("there"))
     assert identity(moved) == identity(full)
+    assert set(METHODS) == set(segmentation.SCORES)
+
+
+def test_objects_of_ones_own_count_by_path_and_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    folder = cutouts(tmp_path / "a", 12) / "cutouts"
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    one, other = (settings(objects=str(tmp_path / name / "cutouts")) for name in "ab")
+    before = identity(one)
+    assert before["objects"] == str(folder)
+    assert before["objects_content"] == identity(other)["objects_content"]
+    assert before != identity(other)
+    assert outcome.public(before, one)["objects"] == "cutouts"
+    file = folder / "n1_thing.png"
+    file.write_bytes(file.read_bytes() + b" ")
+    assert identity(one) != before
+    with pytest.raises(FileNotFoundError, match="no known set of objects and no folder"):
+        identity(settings(objects="missing"))
