@@ -10,7 +10,7 @@ of an estimator {"projector": {"params"}, "head": {"params", "state"}}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,8 @@ from quantjax.segmentation.heads import DenseHead
 from quantjax.types import Array, FeatureMaps, NamedMap, Preprocessing, PyTree
 
 DECODER_MAPS = 4  # maps that a feature pyramid reads
+
+Maps = FeatureMaps | Sequence[Array] | Array  # several maps [B, h, w, C], shallow to deep, or a single one
 
 
 class Segmentor(NamedTuple):
@@ -42,9 +44,9 @@ class Estimator(NamedTuple):
 class FrozenSegmentor(NamedTuple):
     """Any network beside which an estimator can stand: it is read, never trained."""
 
-    apply: Callable[[PyTree, Array], tuple[FeatureMaps | Array, Array]]
-    """(variables, standardised images [B, H, W, 3]) -> (maps, or the one map [B, h, w, C] that the estimator reads;
-    logits [B, h', w', K])"""
+    apply: Callable[[PyTree, Array], tuple[Maps, Array]]
+    """(variables, standardised images [B, H, W, 3]) -> (maps, the last of which the estimator reads, or that one map
+    [B, h, w, C]; logits [B, h', w', K])"""
     preprocessing: Preprocessing = Preprocessing()
     """Of its images; by default they come as they are, in [0, 1]."""
 
@@ -105,14 +107,14 @@ def frozen(network: Segmentor | FrozenSegmentor) -> FrozenSegmentor:
     if isinstance(network, FrozenSegmentor):
         return network
 
-    def apply(variables: PyTree, images: Array) -> tuple[FeatureMaps | Array, Array]:
+    def apply(variables: PyTree, images: Array) -> tuple[Maps, Array]:
         output = segment(network, variables, images)
         return output.features, output.logits
 
     return FrozenSegmentor(apply, network.preprocessing)
 
 
-def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps | Array) -> EstimatorOutput:
+def estimate(estimator: Estimator, variables: PyTree, features: Maps) -> EstimatorOutput:
     """Run the unknown estimation module on the last map of a segmentor's backbone (eq. 5 to 7, 10)."""
     x = estimator.projector.apply(variables["projector"], last_map(features))
     return EstimatorOutput(*estimator.head.forward(variables["head"]["params"], variables["head"]["state"], x))
@@ -127,11 +129,11 @@ def decoder_maps(features: FeatureMaps) -> list[Array]:
     return [named.map for named in maps[-DECODER_MAPS:]]
 
 
-def last_map(features: FeatureMaps | Array) -> Array:
+def last_map(features: Maps) -> Array:
     """The deepest map [B, h, w, C]; a single map is that itself."""
-    if not isinstance(features, FeatureMaps):
-        return features
-    return _in_order(features)[-1].map
+    if isinstance(features, FeatureMaps):
+        return _in_order(features)[-1].map
+    return features[-1] if isinstance(features, tuple | list) else features
 
 
 def _in_order(features: FeatureMaps) -> tuple[NamedMap, ...]:

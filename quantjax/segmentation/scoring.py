@@ -21,7 +21,7 @@ from quantjax.segmentation.network import Estimator, FrozenSegmentor, Segmentor,
 from quantjax.segmentation.objectives import UNSCALED, Scales
 from quantjax.types import Array, PyTree
 
-Maps = tuple[Array, Array | None]  # F [..., K]; u [..., 2] of inlier and outlier, None without an estimator
+Heads = tuple[Array, Array | None]  # F [..., K]; u [..., 2] of inlier and outlier, None without an estimator
 Score = Callable[[Array, Any, Scales], Array]  # (F [H, W, K], u [H, W, 2], scales) -> [H, W]
 Scorer = Callable[..., dict[str, np.ndarray]]
 
@@ -68,14 +68,14 @@ def make_scorer(
 
 def windows(
     network: Segmentor | FrozenSegmentor, estimator: Estimator | None, products: str | None = None
-) -> Callable[[tuple[PyTree, PyTree], Array], Maps]:
+) -> Callable[[tuple[PyTree, PyTree], Array], Heads]:
     """fn((segmentor variables, estimator variables), uint8 [B, h, w, 3]) -> (F [B, h, w, K], u [B, h, w, 2]).
 
     products is the precision of matrix products; None leaves it as it is set.
     """
     beside = frozen(network)
 
-    def run(weights: tuple[PyTree, PyTree], images: Array) -> Maps:
+    def run(weights: tuple[PyTree, PyTree], images: Array) -> Heads:
         with nullcontext() if products is None else jax.default_matmul_precision(products):
             maps, logits = beside.apply(weights[0], standardise(images, beside.preprocessing))
             known = resize.bilinear(logits, images.shape[1:3])
@@ -88,14 +88,14 @@ def windows(
 
 def finish(
     scores: Mapping[str, Score], scales: Scales = UNSCALED, num_classes: int | None = None
-) -> Callable[[Maps], dict[str, Array]]:
+) -> Callable[[Heads], dict[str, Array]]:
     """fn((F [H, W, K], u [H, W, 2])) -> {score: [H, W] float32, "prediction": [H, W] uint8}.
 
     The prediction is the best of the first `num_classes` logits (default: of all).
     """
 
-    def run(maps: Maps) -> dict[str, Array]:
-        logits, u = maps
+    def run(heads: Heads) -> dict[str, Array]:
+        logits, u = heads
         found = {name: score(logits, u, scales).astype(jnp.float32) for name, score in scores.items()}
         return found | {PREDICTION: jnp.argmax(logits[..., :num_classes], axis=-1).astype(jnp.uint8)}
 

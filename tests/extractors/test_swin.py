@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden.random_weights import random_state
 from golden.swin_weights import to_variables
+from jax import export
 
 from quantjax.extractors.swin import MASKED, SwinTransformer, join, partition, shift_mask
 
@@ -69,6 +70,13 @@ def test_sizes():
         (1, 5, 9, 1024),
     ]
     assert out.summary.shape == (1, 1024)
+
+
+def test_a_program_for_any_number_of_images():
+    shapes = jax.eval_shape(small().init, jax.random.key(0), images())
+    (count,) = export.symbolic_shape("count")
+    out = jax.eval_shape(small().apply, shapes, jax.ShapeDtypeStruct((count, *images().shape[1:]), jnp.float32))
+    assert [named.map.shape[0] for named in out.maps] == [count] * 4
 
 
 def test_windows_hold_neighbours_and_are_put_back():
