@@ -73,6 +73,7 @@ def run(flags: UEM) -> int:
     if config.segmentor is not None:
         given = storage.load(config.segmentor, stages.final(config, variables), about)
     run_folder.begin_run(folder, describe(config), run_identity, fingerprint(config, sets), overwrite=config.overwrite)
+    evaluation.clean(folder)
 
     # ---- stage 1: the inlier segmentor, given or trained here, then frozen
     segmentor, first = given, None
@@ -91,8 +92,9 @@ def run(flags: UEM) -> int:
     unknown = parallel.replicate(trained.variables)
     score = partial(scorer, (weights, unknown))
     before = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
-    after = before
+    after, how = before, "by construction, as nothing of the segmentor changed"
     if trained.segmentor is not segmentor:  # batch statistics drifted, see --freeze-statistics
+        how = "measured"
         score = partial(scorer, (parallel.replicate(trained.segmentor), unknown))
         after = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
     evaluate = partial(evaluation.evaluate, config, folder=folder, progress=Progress)
@@ -105,11 +107,11 @@ def run(flags: UEM) -> int:
 
     # ---- Table 4: what fine-tuning the segmentor instead does
     for index, name in enumerate(config.baselines):
-        tuned = baselines.fine_tune(
+        tuned_network, tuned = baselines.fine_tune(
             config, name, network, segmentor, sets, jax.random.fold_in(key, 4 + index), folder, Progress
         )
-        run_baseline = baselines.make_scorer(config, name, network, len(sets.class_names))
-        score = partial(run_baseline, parallel.replicate(tuned))
+        run_baseline = baselines.make_scorer(config, name, tuned_network, len(sets.class_names))
+        score = partial(run_baseline, (parallel.replicate(tuned), ()))
         miou[name] = evaluation.mean_iou(score, sets.test, len(sets.class_names), Progress)
         for dataset, scenes in sets.evaluation.items():
             rows += evaluate(dataset, score, scenes, variant="fine-tuned", names=(name,)).rows
@@ -130,6 +132,7 @@ def run(flags: UEM) -> int:
     results = {
         "rows": rows,
         "miou": miou,
+        "miou_after": how,
         "calibration": threshold,
         "parameters": outcome.parameters(segmentor, trained.variables),
         "inlier": config.inlier,
@@ -138,7 +141,7 @@ def run(flags: UEM) -> int:
         "device": parallel.device_summary(),
         "seed": config.seed,
         "seconds": time.perf_counter() - start,
-        "stages": outcome.stages(first, trained.fitted),
+        "stages": outcome.stages(first, trained.stage),
         "note": outcome.note(config),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)

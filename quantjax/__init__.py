@@ -8,7 +8,7 @@ The map of the house:
 - `losses`, `scores`       training objectives; higher = more outlying
 - `metrics`                rates of images, pixels and components
 - `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions
-- `heads`, `segmentation`  linear and mixture heads; segmentor and unknown estimation module composed
+- `heads`, `segmentation`  linear and mixture heads; segmentor and unknown estimation module composed, trained, scored
 - `convert`                foreign checkpoints -> our trees
 - `data`                   random-access sources, scenes, objects and their mix, augmentation, the bundled sets
 - `train`                  step, loops over resident data and over streams, checkpoints

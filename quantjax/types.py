@@ -6,10 +6,13 @@ h w token or decoder grid · M mixture components · P pixels
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax import export
 
 Array = jax.Array
 PyTree = Any
@@ -23,11 +26,42 @@ class ClassifierOutput(NamedTuple):
     intermediates: Mapping[str, Array]  # named maps [B, h, w, C], coarse to fine as the backbone defines them
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=("map",), meta_fields=("name",))
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedMap:
+    """A map and its name; JAX carries the name along, where it would sort the keys of a dict."""
+
+    name: str
+    map: Array
+    """[B, h, w, C]"""
+
+
 class FeatureMaps(NamedTuple):
     """What every backbone of a segmentor returns; any function images -> FeatureMaps can stand in for one."""
 
-    maps: Mapping[str, Array]  # named maps [B, h, w, C], in order from shallow to deep; a decoder reads four
-    summary: Array  # [B, D] float32, one vector per image (class token, or the mean of the last map)
+    maps: tuple[NamedMap, ...]
+    """In order from shallow to deep; a decoder reads the last four. See `named_maps`."""
+    summary: Array
+    """[B, D] float32, one vector per image (class token, or the mean of the last map)"""
+
+    @property
+    def by_name(self) -> dict[str, Array]:
+        """The maps [B, h, w, C] by their names, for picking single ones out."""
+        return {named.name: named.map for named in self.maps}
+
+
+def named_maps(maps: Mapping[str, Array]) -> tuple[NamedMap, ...]:
+    """Maps [B, h, w, C] under their names, in the order in which the mapping was filled."""
+    return tuple(NamedMap(name, values) for name, values in maps.items())
+
+
+export.register_namedtuple_serialization(FeatureMaps, serialized_name="quantjax.types.FeatureMaps")
+export.register_pytree_node_serialization(
+    NamedMap,
+    serialized_name="quantjax.types.NamedMap",
+    serialize_auxdata=lambda names: names[0].encode(),
+    deserialize_auxdata=lambda data: (bytes(data).decode(),),
+)
 
 
 class Preprocessing(NamedTuple):

@@ -11,8 +11,8 @@ from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
 from quantjax import detector, resize, scores, segmentation
-from quantjax.detector import artefact
-from quantjax.detector.segmentation import SCORES, networks, template
+from quantjax.detector import artefact, scene_export
+from quantjax.detector.segmentation import make_predictor, networks, template
 from quantjax.extractors import FEATURE_BACKBONES, standardise
 from quantjax.heads.gmm import GmmSettings
 from quantjax.scores import Standardisation
@@ -117,10 +117,6 @@ def test_decisions_survive_the_disk_and_are_those_of_the_library(tmp_path, scene
     np.testing.assert_array_equal(got.outlier, got.score > 0.0)
 
 
-def test_every_score_is_tested():
-    assert set(SCORES) == {"lr", "ood", "id"}
-
-
 def test_scenes_of_any_size_and_the_threshold(fitted, scene):
     run = detector.predictor(fitted, batch_size=2)
     score = run.score(scene)
@@ -134,6 +130,32 @@ def test_scenes_of_any_size_and_the_threshold(fitted, scene):
     for bad in (scene[None], scene[..., 0], scene.astype(np.float32), scene[..., :1]):
         with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
             run.predict(bad)
+
+
+def test_a_score_that_is_not_a_number_is_unknown():
+    score = np.array([[0.5, np.nan, 2.0, np.inf, -np.inf, 1.0]], np.float32)
+    maps = {"lr": score, "prediction": np.zeros(score.shape, np.uint8)}
+    run = make_predictor(lambda image: maps, "lr", 1.0)
+    assert run.predict(np.zeros((1, 6, 3), np.uint8)).outlier.tolist() == [[False, True, True, True, False, False]]
+
+
+def test_an_exported_detector_decides_alike_on_scenes_of_any_size(tmp_path, fitted, scene):
+    run = detector.predictor(fitted, batch_size=2)
+    scene_export.save(fitted._replace(threshold=0.1), tmp_path / "e", platforms=("cpu",))
+    loaded = scene_export.load(tmp_path / "e", batch_size=2)
+    assert (loaded.class_names, loaded.window, loaded.stride, loaded.threshold) == (CLASSES, WINDOW, STRIDE, 0.1)
+    for image in (scene, scene[:20, :28]):
+        got, wanted = loaded.predictor.predict(image), run.predict(image)
+        np.testing.assert_allclose(got.score, wanted.score, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(got.label, wanted.label)
+        np.testing.assert_array_equal(got.outlier, got.score > np.float32(0.1))
+    program = tmp_path / "e" / "windows.bin"
+    program.write_bytes(program.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"windows.bin is damaged or cut short"):
+        scene_export.load(tmp_path / "e")
+    (tmp_path / "e" / scene_export.CONTENT).write_text('{"kind": "something"}')
+    with pytest.raises(ValueError, match="is no 'quantjax exported scenes' of format 1"):
+        scene_export.load(tmp_path / "e")
 
 
 def edit(folder, **changes):

@@ -51,6 +51,18 @@ def test_the_detector_example_names_what_exists():
         assert field in detector.Prediction._fields
 
 
+def test_the_estimator_beside_a_segmentor_of_ones_own(monkeypatch):
+    from quantjax.data import streets
+
+    monkeypatch.setattr(streets, "ROWS", {"train": 4, "test": 1})
+    scope: dict = {}
+    exec(block("FrozenSegmentor"), scope)
+    found, image = scope["maps"], scope["scenes"][0]["image"]
+    assert found["lr"].shape == found["prediction"].shape == image.shape[:2]
+    assert found["lr"].std() > 0
+    assert np.isfinite(found["lr"]).all()
+
+
 def test_a_backbone_of_ones_own():
     scope: dict = {}
     exec(block("class Strided"), scope)

@@ -14,7 +14,7 @@ from experiments.segmentation.config import Settings
 from experiments.segmentation.objectives import IGNORED, scales
 from quantjax import detector, metrics
 from quantjax.data import batches
-from quantjax.segmentation import Estimator, Segmentor
+from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor
 from quantjax.types import PyTree
 
 KEPT = 0.99  # share of labelled inlier pixels that the threshold leaves unmarked
@@ -39,7 +39,7 @@ def build(
         token_hidden=network.decoder.token_hidden,
         projector=tuple(estimator.projector.widths),
         inlier_head=networks.mixture(config, config.variant[0], len(class_names)),
-        unknown_head=networks.mixture(config, config.variant[-1], networks.UNKNOWN_CLASSES, networks.ESTIMATOR_UPDATE),
+        unknown_head=networks.mixture(config, config.variant[-1], UNKNOWN_CLASSES, networks.ESTIMATOR_UPDATE),
         variables=jax.tree.map(np.asarray, {"segmentor": segmentor, "estimator": variables[1]}),
         preprocessing=network.preprocessing,
         class_names=class_names,

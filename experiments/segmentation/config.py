@@ -75,18 +75,20 @@ class UEM:
     estimator_steps: int | None = None
     """Stage 2 steps. Default 4,000 (released code); 500 for the demonstration."""
     warmup: int = 1500
-    """Steps of linear warm-up of either stage (released code); at most a tenth of the stage."""
+    """Steps of linear warm-up of either stage (released code). A stage without more steps, and each of preset short,
+    warms up for at most a tenth of them."""
     learning_rate: float | None = None
     """Peak of the warm-up; then linear decay to 1e-7. Default 5e-4 (released code); 1e-3 for the demonstration."""
     batch_size: int | None = None
     """Crops of one step over all devices. Default 16 (released scripts: four per device on four); 8 for the
     demonstration."""
     crop: Pair | None = None
-    """Height and width of training crops. Default 518 1036 (section 4), 112 224 for the demonstration."""
+    """Height and width of training crops. Default 518 1036 (section 4), 112 224 for the demonstration, cut down to
+    multiples of the backbone's stride: 512 1024 for clip_vitb16 and swin_b."""
     window: Pair | None = None
     """Height and width of the windows of inference. Default: the crop."""
     stride: Pair | None = None
-    """Step between windows. Default 140 140 (released code), at most the window."""
+    """Step between windows. Default 140 140 (released code), cut down like the crop, and at most the window."""
     window_batch: int | None = None
     """Windows of one inference step over all devices. Default 8 on an accelerator, 2 on a CPU."""
     channels: int | None = None
@@ -165,7 +167,6 @@ DEMONSTRATION: dict[str, Any] = {
     "object_share": (0.25, 0.6),
     "learning_rate": 1e-3,
     "batch_size": 8,
-    "crop": (112, 224),
     "channels": 48,
 }
 # Section 4 of the paper; steps, rate and batch of the released code and its scripts.
@@ -178,8 +179,8 @@ FULL_SIZE: dict[str, Any] = {
     "estimator_steps": 4000,
     "learning_rate": 5e-4,
     "batch_size": 16,
-    "crop": (518, 1036),
 }
+DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
 STRIDE = 140
 # Where the run happens, or whether it may go on: no part of what it computes.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "window_batch", "workers", "tensorboard")
@@ -196,7 +197,9 @@ def parse(argv: list[str] | None = None) -> UEM:
 
 def resolve(config: UEM, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
-    config = fill(config, **(DEMONSTRATION if config.inlier == "streets" else FULL_SIZE))
+    bundled = config.inlier == "streets"
+    config = fill(config, **(DEMONSTRATION if bundled else FULL_SIZE))
+    config = fill(config, crop=_whole_cells(config, DEMONSTRATION_CROP if bundled else FULL_CROP))
     config = fill(
         config,
         window=config.crop,
@@ -207,10 +210,19 @@ def resolve(config: UEM, *, accelerator: bool) -> Settings:
         hue=0.05 if config.backbone in SCRATCH else 0.5,
     )
     assert config.window is not None
-    config = fill(config, stride=tuple(min(STRIDE, side) for side in config.window))
+    step = _whole_cells(config, (STRIDE, STRIDE))
+    config = fill(config, stride=tuple(min(sides) for sides in zip(step, config.window, strict=True)))
     settings = Settings(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
     check(settings)
     return settings
+
+
+def _whole_cells(config: UEM, sides: Pair) -> Pair:
+    """The sides, in pixels, cut down to multiples of the backbone's stride."""
+    from quantjax.extractors import FEATURE_BACKBONES
+
+    cell = FEATURE_BACKBONES[str(config.backbone)].stride
+    return sides[0] // cell * cell, sides[1] // cell * cell
 
 
 def check(settings: Settings) -> None:
@@ -275,13 +287,30 @@ def _check_weights(settings: Settings) -> None:
 
 
 def identity(config: Settings) -> dict[str, Any]:
-    """The part of the settings that decides the numbers; files count by content, not by path."""
+    """The part of the settings that decides the numbers; files count by content.
+
+    Raises as `open_objects` when a folder of objects is not there.
+    """
     settings = {k: v for k, v in describe(config).items() if k not in PLACE}
     if config.segmentor is not None:
         settings["segmentor"] = _digest(config.segmentor)
     if config.backbone_weights is not None and Path(config.backbone_weights).is_file():
         settings["backbone_weights"] = _digest(Path(config.backbone_weights))
-    return settings | {"objects": Path(config.objects).name}
+    return settings | _objects_content(config)
+
+
+def _objects_content(config: Settings) -> dict[str, str]:
+    """A digest of the objects that are one's own; a published set counts by its name."""
+    from quantjax.data.objects import find_objects
+
+    if config.objects == "coco":
+        return {}
+    folder = find_objects(config.objects, config.data_dir)
+    if folder is None:
+        return {}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    parts = [part for file in files for part in (str(file.relative_to(folder)), _digest(file))]
+    return {"objects_content": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]}
 
 
 def _digest(path: Path) -> str:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.features import Progress
 from experiments.segmentation.config import Settings
 from experiments.segmentation.objectives import scales
-from quantjax import metrics, resize, scores, segmentation
-from quantjax.extractors import standardise
-from quantjax.inference import sliding
+from quantjax import metrics, segmentation
 from quantjax.report import Example
-from quantjax.segmentation import Estimator, Segmentor
-from quantjax.types import Array, PyTree
+from quantjax.segmentation import PREDICTION, SCORES, Estimator, Score, Scorer, Segmentor
+from quantjax.types import PyTree
 
+SPILL = "score_maps"
 EXACT_PIXELS = 60_000_000  # above that, pixels are streamed: sorting takes several bytes a pixel
-PREDICTION = "prediction"
 OBSTACLES = ("smiyc_ot", "fs_laf")  # sets of small objects, whose components count from fewer pixels on
 TRACK_PIXELS = 1280 * 720  # the scenes for which the benchmark chose its sizes; on smaller ones they shrink alike
 SHOWN, DRAWN = 6, ("id", "ood", "lr")  # scenes of each set, and their maps, in the report
-
-Scorer = Callable[..., dict[str, np.ndarray]]
 
 
 class Evaluated(NamedTuple):
@@ -40,34 +36,16 @@ class Evaluated(NamedTuple):
 def make_scorer(
     config: Settings, network: Segmentor, estimator: Estimator, segmentor: PyTree, devices: Any = None
 ) -> Scorer:
-    """run((segmentor variables, estimator variables), image uint8 [H, W, 3]) -> {method: [H, W] float32, prediction}.
+    """run((segmentor variables, estimator variables), image uint8 [H, W, 3]) -> {method: [H, W], prediction}."""
+    chosen: dict[str, Score] = {name: SCORES[name] for name in config.methods}
+    return segmentation.make_scorer(
+        network, estimator, chosen, scales=scales(config, segmentor), devices=devices, **sizes(config)
+    )
 
-    Logits of both heads are averaged over windows first, then every score is made of the averages.
-    """
-    inlier_scale, unknown_scale = scales(config, segmentor)
 
-    def windows(weights: tuple[PyTree, PyTree], images: Array) -> tuple[Array, Array]:
-        inlier = segmentation.segment(network, weights[0], standardise(images, network.preprocessing))
-        u = segmentation.estimate(estimator, weights[1], inlier.features).logits
-        return resize.bilinear(inlier.logits, images.shape[1:3]), resize.bilinear(u, images.shape[1:3])
-
-    def finish(maps: tuple[Array, Array]) -> dict[str, Array]:
-        logits, u = maps
-        known: dict[str, Callable[[], Array]] = {
-            "id": lambda: scores.inlier(logits, inlier_scale),
-            "ood": lambda: scores.unknown(u, unknown_scale),
-            "lr": lambda: scores.likelihood_ratio(u, logits, inlier_scale, unknown_scale),
-            "msp": lambda: scores.msp(logits),
-            "max_logit": lambda: scores.max_logit(logits),
-            "entropy": lambda: scores.entropy(logits),
-            "energy": lambda: scores.energy(logits),
-            "rba": lambda: scores.rba(logits),
-        }
-        chosen = {name: known[name]() for name in config.methods}
-        return chosen | {PREDICTION: jnp.argmax(logits, axis=-1).astype(jnp.uint8)}
-
-    sizes: dict[str, Any] = {"window": config.window, "stride": config.stride, "batch_size": config.window_batch}
-    return sliding(windows, finish, **sizes, devices=devices)
+def sizes(config: Settings) -> dict[str, Any]:
+    """Windows as the settings name them."""
+    return {"window": config.window, "stride": config.stride, "batch_size": config.window_batch}
 
 
 def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: Progress) -> float:
@@ -100,23 +78,39 @@ def evaluate(
     shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
     pictures, labels, seconds = [], [], 0.0
     score(scenes[0]["image"])  # compiles what depends on the image size
-    with tempfile.TemporaryDirectory(dir=folder) as spill, progress(f"score {name}") as report:
+    with spill_folder(folder) as spill, progress(f"score {name}") as report:
         for i in range(len(scenes)):
             row = scenes[i]
             begun = time.perf_counter()
             maps = score(row["image"])
             seconds += time.perf_counter() - begun
             for method in names:
-                np.save(Path(spill) / f"{method}-{i}.npy", maps[method])
+                np.save(spill / f"{method}-{i}.npy", maps[method])
             labels.append(row["label"])
             if i in shown:
                 drawn = {method: maps[method] for method in names if method in DRAWN}
                 pictures.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
             report(i + 1, len(scenes))
-        rates = {method: _rates(config, name, method, labels, Path(spill)) for method in names}
+        rates = {method: _rates(config, name, method, labels, spill) for method in names}
     speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}
     rows = [{"variant": variant, "method": method, "dataset": name, **rates[method], **speed} for method in names]
     return Evaluated(rows, pictures)
+
+
+@contextmanager
+def spill_folder(folder: Path) -> Iterator[Path]:
+    """A place for score maps inside a run's folder, empty at first and gone afterwards."""
+    clean(folder)
+    (folder / SPILL).mkdir()
+    try:
+        yield folder / SPILL
+    finally:
+        clean(folder)
+
+
+def clean(folder: Path) -> None:
+    """Remove the score maps that a killed run left in its folder."""
+    shutil.rmtree(folder / SPILL, ignore_errors=True)
 
 
 def _rates(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:

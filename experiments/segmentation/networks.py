@@ -8,13 +8,9 @@ import jax.numpy as jnp
 
 from experiments.segmentation.config import SCRATCH, Settings
 from quantjax.extractors import FEATURE_BACKBONES
-from quantjax.extractors.fpn import FeaturePyramid
-from quantjax.heads import Projector
 from quantjax.heads.gmm import GmmSettings
-from quantjax.segmentation import DenseHead, Estimator, Segmentor, gmm_head, linear_head
-from quantjax.types import Array, FeatureMaps, PyTree
+from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor, make_estimator, make_segmentor
 
-UNKNOWN_CLASSES = 2  # generic inlier, outlier
 WIDE = 512  # hidden width of projector and token branch (section 3.2); scratch backbones use their own
 ESTIMATOR_UPDATE = 3  # steps between EM updates of the estimator's mixture, 5 for the segmentor's (released code)
 # A memory of 8,000 that takes 20 new rows a step keeps its random start for 400 steps; short runs cannot wait for that.
@@ -23,34 +19,27 @@ SHORT: dict[str, Any] = {"memory": 512, "momentum": 0.9, "update_every": 1, "per
 
 def segmentor(config: Settings, num_classes: int, overrides: dict[str, Any] | None = None) -> Segmentor:
     """The inlier segmentor; overrides are what the weight file says about the backbone."""
-    known = FEATURE_BACKBONES[config.backbone]
-    dtype = compute_dtype(config)
-    backbone = known.build(dtype=dtype, **(overrides or {}))
-
-    def features(variables: PyTree, images: Array) -> FeatureMaps:
-        return backbone.apply(variables, images)
-
-    decoder = FeaturePyramid(kind=known.kind, channels=config.channels, token_hidden=hidden(config), dtype=dtype)
-    head = dense_head(config, config.variant[0], num_classes, update_every=None)
-    return Segmentor(backbone.init, features, decoder, head, known.preprocessing)
+    return make_segmentor(
+        config.backbone,
+        num_classes,
+        mixture(config, config.variant[0], num_classes),
+        channels=config.channels,
+        token_hidden=hidden(config),
+        dtype=jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
+        overrides=overrides,
+    )
 
 
 def estimator(config: Settings) -> Estimator:
     """The unknown estimation module."""
     width = hidden(config)
-    head = dense_head(config, config.variant[-1], UNKNOWN_CLASSES, update_every=ESTIMATOR_UPDATE)
-    return Estimator(Projector((width, width, config.channels)), head)
+    head = mixture(config, config.variant[-1], UNKNOWN_CLASSES, ESTIMATOR_UPDATE)
+    return make_estimator((width, width, config.channels), head)
 
 
 def hidden(config: Settings) -> int:
     """Hidden width of projector and token branch."""
     return min(WIDE, FEATURE_BACKBONES[config.backbone].width) if config.backbone in SCRATCH else WIDE
-
-
-def dense_head(config: Settings, kind: str, num_classes: int, update_every: int | None) -> DenseHead:
-    """Head "d" or "g"."""
-    settings = mixture(config, kind, num_classes, update_every)
-    return linear_head(num_classes) if settings is None else gmm_head(settings)
 
 
 def mixture(config: Settings, kind: str, num_classes: int, update_every: int | None = None) -> GmmSettings | None:
@@ -65,8 +54,3 @@ def mixture(config: Settings, kind: str, num_classes: int, update_every: int | N
     if config.preset == "paper":
         settings = settings._replace(combine="logsumexp", normalisation="none")
     return settings._replace(per_device_sinkhorn=config.per_device_sinkhorn)
-
-
-def compute_dtype(config: Settings) -> Any:
-    """What backbone and decoder compute in."""
-    return jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32

@@ -14,7 +14,7 @@ from experiments.outcome import versions
 from experiments.segmentation import calibration
 from experiments.segmentation.config import SCRATCH, Settings
 from experiments.segmentation.sets import Sets
-from experiments.segmentation.stages import Fitted, initial_noise
+from experiments.segmentation.stages import Stage
 from quantjax import detector
 from quantjax.report import Example, write_scenes
 from quantjax.segmentation import Estimator, Segmentor
@@ -66,21 +66,20 @@ def parameters(segmentor: PyTree, estimator: PyTree) -> dict[str, int]:
     return parts | {"total": sum(parts.values())}
 
 
-def stages(first: Fitted | None, second: Fitted) -> dict[str, dict[str, float]]:
+def stages(first: Stage | None, second: Stage) -> dict[str, dict[str, float]]:
     """Seconds, share of the time spent waiting for crops, and share of a mixture's memory never written, per stage."""
     found = {}
-    for name, fitted in (("segmentor", first), ("estimator", second)):
-        if fitted is not None:
-            found[name] = {"seconds": fitted.seconds, "input_bound_percent": 100.0 * fitted.input_bound}
-            noise = initial_noise(fitted)
-            if noise is not None:
-                found[name]["memory_never_written_percent"] = 100.0 * noise
+    for name, stage in (("segmentor", first), ("estimator", second)):
+        if stage is not None:
+            found[name] = {"seconds": stage.seconds, "input_bound_percent": 100.0 * stage.input_bound}
+            if stage.noise is not None:
+                found[name]["memory_never_written_percent"] = 100.0 * stage.noise
     return found
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: files by name."""
-    shown = dict(identity)
+    """The settings as results.json shows them: files and folders by name."""
+    shown = dict(identity) | {"objects": Path(config.objects).name}
     if config.backbone_weights and not config.backbone_weights.startswith("hf:"):
         shown["backbone_weights"] = Path(config.backbone_weights).name
     return shown

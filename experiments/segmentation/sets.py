@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.progress import Progress
 from experiments.segmentation.config import MIX, Settings
 from quantjax.data import batches
 from quantjax.data.mix import PastedScenes
 from quantjax.data.objects import open_objects
-from quantjax.data.resident import resident
+from quantjax.data.resident import Budget, resident
 from quantjax.data.scenes import open_scenes
 
 FINGERPRINTED = 8  # scenes
 PASTE_SEED = 0  # fixed: an evaluation set is the same in every run
-RESIDENT_MB = 2000.0  # of decoded rows per set that are kept in memory
+RESIDENT_MB = 2000.0  # of decoded rows that all sets and processes together keep in memory
 
 
 class Sets(NamedTuple):
@@ -29,13 +30,15 @@ class Sets(NamedTuple):
 
 
 def open_sets(config: Settings) -> Sets:
-    """Open every set of the run and read one row of each, so that a wrong folder is an error before any training.
+    """Open every set of the run and read it as far as no training has to wait: wrong data is an error before that.
 
-    Raises FileNotFoundError and ValueError as the readers do, and ValueError for an empty set.
+    Of the sets to train and test on one row is read, of those to evaluate on every one. Raises FileNotFoundError and
+    ValueError as the readers do, and ValueError for an empty set.
     """
-    train = _scenes(config, config.inlier, "train")
-    test = _scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val")
-    objects = open_objects(config.objects, config.data_dir, "train")
+    budget = Budget(RESIDENT_MB, processes=1 + config.workers)
+    train = resident(_scenes(config, config.inlier, "train"), budget)
+    test = resident(_scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val"), budget)
+    objects = resident(open_objects(config.objects, config.data_dir, "train"), budget)
     evaluation = {}
     for name in config.evaluate:
         if name.endswith(MIX):
@@ -47,10 +50,12 @@ def open_sets(config: Settings) -> Sets:
         if not len(source):
             raise ValueError(f"{name} must hold at least one row, got none; check --data-dir")
         source[0]
-    return Sets(
-        resident(train, RESIDENT_MB), resident(test, RESIDENT_MB), resident(objects, RESIDENT_MB), evaluation,
-        tuple(train.class_names),
-    )  # fmt: skip
+    for name, source in evaluation.items():
+        with Progress(f"check {name}") as report:
+            for i in range(len(source)):
+                source[i]
+                report(i + 1, len(source))
+    return Sets(train, test, objects, evaluation, tuple(train.class_names))
 
 
 def _scenes(config: Settings, name: str, split: str) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 
 from experiments.segmentation.config import Settings
 from quantjax.convert.files import flatten, read_metadata, read_safetensors, write_safetensors
-from quantjax.heads.gmm import GmmState
 from quantjax.types import PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
@@ -28,15 +27,6 @@ def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
     from quantjax.convert.transformers import read_backbone
 
     return read_backbone(config.backbone_weights, config.backbone)
-
-
-def without_memory(head: PyTree) -> PyTree:
-    """A head whose mixture is done learning: means and deviations stay, the memory bank, most of the bytes, goes."""
-    state = head["state"]
-    if not isinstance(state, GmmState):
-        return head
-    empty: Any = np.zeros((len(state.pointer), 0, state.mean.shape[-1]), np.float32)
-    return head | {"state": state._replace(bank=empty)}
 
 
 def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:

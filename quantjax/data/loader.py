@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -29,7 +29,7 @@ def training_batches(
     *,
     crop: Crop,
     batch_size: int,
-    seed: int,
+    seed: int | Sequence[int],
     probability: float = 1.0,
     scale: Scale = (0.5, 2.0),
     share: Share | None = None,
@@ -44,6 +44,7 @@ def training_batches(
 
     Args:
         scenes, objects: random-access sources; wrap small ones in `resident` to decode them once. No objects, no mix.
+        seed: one number, or several: (seed, stage) gives each stage of a run draws of its own.
         share: size of pasted objects, as in `mix.paste`; None keeps it.
         workers: processes that prepare batches ahead (they are spawned, so the calling script needs the usual
             `if __name__ == "__main__"`); 0 uses threads of this process. The batches are the same.
@@ -106,7 +107,7 @@ class TrainingRows:
         scenes: Scenes,
         objects: Objects | None,
         crop: Crop,
-        seed: int,
+        seed: int | Sequence[int],
         probability: float = 1.0,
         scale: Scale = (0.5, 2.0),
         share: Share | None = None,
@@ -117,7 +118,8 @@ class TrainingRows:
             raise ValueError(f"scale must be two factors with 0 < low <= high, got {scale}")
         if min(crop) < 1:
             raise ValueError(f"crop must be at least 1 x 1, got {crop[0]} x {crop[1]}")
-        self.scenes, self.objects, self.crop, self.seed = scenes, objects, crop, seed
+        self.scenes, self.objects, self.crop = scenes, objects, crop
+        self.seed = (seed,) if isinstance(seed, int) else tuple(seed)
         self.probability, self.scale, self.share = probability, scale, share
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -130,7 +132,7 @@ class TrainingRows:
         i = index.__index__()
         epoch, position = divmod(i, len(self.scenes))
         scene = self.scenes[int(self._order_of(epoch)[position])]
-        rng = np.random.default_rng([self.seed, 1, i])
+        rng = np.random.default_rng([*self.seed, 1, i])
         if self.objects is not None and rng.random() < self.probability:
             scene = paste(scene, self.objects[int(rng.integers(len(self.objects)))], rng, share=self.share)
         image, label = scale_and_crop(scene, rng, self.crop, self.scale)
@@ -139,7 +141,7 @@ class TrainingRows:
     def _order_of(self, epoch: int) -> np.ndarray:
         kept, order = self._order
         if kept != epoch:
-            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.scenes))
+            order = np.random.default_rng([*self.seed, 0, epoch]).permutation(len(self.scenes))
             self._order = (epoch, order)
         return order
 

@@ -52,8 +52,17 @@ def open_objects(name: str, data_dir: str | Path | None, split: str, exclude: It
     """
     check_choice("split", split, SPLITS)
     excluded = tuple(exclude)
-    if name == BUNDLED:
+    folder = find_objects(name, data_dir)
+    if folder is None:
         return _open_bundled(split)
+    read = OBJECT_SETS[name].read if name in OBJECT_SETS else folder_objects
+    return read(folder, split, excluded)
+
+
+def find_objects(name: str, data_dir: str | Path | None) -> Path | None:
+    """The folder of a set of objects, None for the bundled one; name, data_dir and errors as in `open_objects`."""
+    if name == BUNDLED:
+        return None
     root = None if data_dir is None else Path(data_dir).expanduser()
     if name in OBJECT_SETS:
         known = OBJECT_SETS[name]
@@ -61,7 +70,7 @@ def open_objects(name: str, data_dir: str | Path | None, split: str, exclude: It
             raise FileNotFoundError(
                 f"{name} is not bundled: pass the folder that holds it as data_dir. Get it from {known.origin}"
             )
-        return known.read(find_folder(name, root, known.folders, known.markers, known.origin), split, excluded)
+        return find_folder(name, root, known.folders, known.markers, known.origin)
     path = Path(name).expanduser()
     places = [path] if path.is_absolute() or root is None else [root / path, path]
     place = next((place for place in places if place.is_dir()), None)
@@ -70,7 +79,7 @@ def open_objects(name: str, data_dir: str | Path | None, split: str, exclude: It
             f"{name} is no known set of objects and no folder; looked at {', '.join(map(str, places))}. "
             f"Known names: {', '.join([*OBJECT_SETS, BUNDLED])}"
         )
-    return folder_objects(place, split, excluded)
+    return place
 
 
 def _open_bundled(split: str) -> Objects:

@@ -7,39 +7,29 @@ averaged over overlapping windows, the score is made of the averages (Nayal, Sho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import resize, segmentation
+from quantjax import segmentation
 from quantjax.checks import check_choice, check_interval
 from quantjax.detector import artefact
 from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
 from quantjax.detector.methods import ANY
-from quantjax.extractors import FEATURE_BACKBONES, standardise
-from quantjax.extractors.fpn import FeaturePyramid
-from quantjax.heads import Projector
+from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings, GmmState
 from quantjax.inference import sliding
 from quantjax.parallel import replicate
-from quantjax.scores import Standardisation, inlier, likelihood_ratio, unknown
-from quantjax.segmentation import Estimator, Segmentor
+from quantjax.scores import Standardisation
+from quantjax.segmentation import PREDICTION, SCORES, UNKNOWN_CLASSES, Estimator, Scales, Segmentor, scoring
 from quantjax.types import Array, Preprocessing, PyTree
 
-UNKNOWN_CLASSES = 2  # generic inlier, outlier
 OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
 LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
 MOST_CLASSES = 255  # labels are uint8
-
-# (unknown [..., 2], logits [..., K], scale of logits, scale of unknown) -> [...], higher = more outlying
-SCORES: dict[str, Callable[[Array, Array, Any, Any], Array]] = {
-    "id": lambda u, logits, logits_scale, unknown_scale: inlier(logits, logits_scale),
-    "ood": lambda u, logits, logits_scale, unknown_scale: unknown(u, unknown_scale),
-    "lr": likelihood_ratio,
-}
 
 
 class SegmentationDetector(NamedTuple):
@@ -59,7 +49,7 @@ class SegmentationDetector(NamedTuple):
     stride: tuple[int, int]  # pixels between windows
     threshold: float  # on the score; unknown iff score > threshold
     calibration: Mapping[str, Any]  # source, n, promised_tpr, achieved_tpr
-    score: str = "lr"  # name in SCORES
+    score: str = "lr"  # name in segmentation.SCORES
     logits_scale: Standardisation | None = None  # of raw log-densities; None for logits that need none
     unknown_scale: Standardisation | None = None
     precision: str = "float32"  # of backbone and decoder, a key of PRECISIONS: the one that the threshold was set in
@@ -89,58 +79,46 @@ def predictor(
     (see check), and from its functions unless the scene is uint8 [H, W, 3].
     """
     check(detector)
-    windows, finish = pipeline(detector)
-    weights = replicate((detector.variables["segmentor"], detector.variables["estimator"]), devices)
-    run = sliding(
-        windows, finish, window=detector.window, stride=detector.stride, batch_size=batch_size, devices=devices
-    )
+    windows, finish, weights = parts(detector)
+    sizes: dict[str, Any] = {"window": detector.window, "stride": detector.stride, "batch_size": batch_size}
+    run = sliding(windows, finish, **sizes, devices=devices)
+    return make_predictor(partial(run, replicate(weights, devices)), detector.score, detector.threshold)
+
+
+def make_predictor(run: Callable[..., Mapping[str, np.ndarray]], score: str, threshold: float) -> ScenePredictor:
+    """A predictor from run(image) -> {score: [H, W], "prediction": [H, W]}; a score that is NaN is no known pixel's."""
 
     def predict(image: np.ndarray) -> ScenePrediction:
         shape, dtype = tuple(np.shape(image)), getattr(image, "dtype", type(image).__name__)
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
             raise ValueError(f"a scene must be uint8 [H, W, 3], got {dtype} {list(shape)}; give one image at a time")
-        score, label = run(weights, image)
-        return ScenePrediction(score > np.float32(detector.threshold), label, score)
+        maps = run(image)
+        return ScenePrediction(~(maps[score] <= np.float32(threshold)), maps[PREDICTION], maps[score])
 
     return ScenePredictor(predict, lambda image: predict(image).score)
 
 
-def pipeline(detector: SegmentationDetector) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., Any]]:
-    """(windows, finish) for inference.sliding.
-
-    windows((segmentor, estimator), uint8 [B, h, w, 3]) -> (F [B, h, w, K], u [B, h, w, 2]);
-    finish((F [H, W, K], u [H, W, 2])) -> (score [H, W] float32, label [H, W] uint8).
-    """
-    segmentor, estimator = networks(detector)
-    products, value = PRECISIONS[detector.precision][1], SCORES[detector.score]
-
-    def windows(weights: tuple[PyTree, PyTree], images: Array) -> tuple[Array, Array]:
-        with jax.default_matmul_precision(products):
-            known = segmentation.segment(segmentor, weights[0], standardise(images, segmentor.preprocessing))
-            u = segmentation.estimate(estimator, weights[1], known.features).logits
-            return resize.bilinear(known.logits, images.shape[1:3]), resize.bilinear(u, images.shape[1:3])
-
-    def finish(maps: tuple[Array, Array]) -> tuple[Array, Array]:
-        logits, u = maps
-        score = value(u, logits, detector.logits_scale, detector.unknown_scale)
-        return score.astype(jnp.float32), jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-
-    return windows, finish
+def parts(detector: SegmentationDetector) -> tuple[Callable[..., Any], Callable[..., Any], tuple[PyTree, PyTree]]:
+    """(windows, finish, weights) for inference.sliding; see segmentation.scoring."""
+    windows = scoring.windows(*networks(detector), products=PRECISIONS[detector.precision][1])
+    scales = Scales(detector.logits_scale, detector.unknown_scale)
+    finish = scoring.finish({detector.score: SCORES[detector.score]}, scales)
+    return windows, finish, (detector.variables["segmentor"], detector.variables["estimator"])
 
 
 def networks(detector: SegmentationDetector) -> tuple[Segmentor, Estimator]:
     """The two networks that the detector's variables belong to."""
-    known = FEATURE_BACKBONES[detector.backbone]
-    dtype = PRECISIONS[detector.precision][0]
-    backbone = known.build(dtype=dtype, **detector.overrides)
-    decoder = FeaturePyramid(known.kind, detector.channels, detector.token_hidden, dtype)
-    head = _head(detector.inlier_head, len(detector.class_names))
-    segmentor = Segmentor(backbone.init, backbone.apply, decoder, head, detector.preprocessing)
-    return segmentor, Estimator(Projector(tuple(detector.projector)), _head(detector.unknown_head, UNKNOWN_CLASSES))
-
-
-def _head(settings: GmmSettings | None, classes: int) -> segmentation.DenseHead:
-    return segmentation.linear_head(classes) if settings is None else segmentation.gmm_head(settings)
+    segmentor = segmentation.make_segmentor(
+        detector.backbone,
+        len(detector.class_names),
+        detector.inlier_head,
+        channels=detector.channels,
+        token_hidden=detector.token_hidden,
+        dtype=PRECISIONS[detector.precision][0],
+        overrides=detector.overrides,
+        preprocessing=detector.preprocessing,
+    )
+    return segmentor, segmentation.make_estimator(detector.projector, detector.unknown_head)
 
 
 def template(detector: SegmentationDetector) -> PyTree:

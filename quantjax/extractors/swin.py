@@ -17,7 +17,7 @@ from flax import linen as nn
 from quantjax.checks import check_shape
 from quantjax.extractors.normalization import LayerNorm
 from quantjax.extractors.vit import Mlp, Patches, gelu, truncated_normal
-from quantjax.types import Array, FeatureMaps
+from quantjax.types import Array, FeatureMaps, NamedMap
 
 EPSILON = 1e-5
 MASKED = -100.0  # nats added to the logits between regions: exp(-100) is no weight at all
@@ -143,16 +143,16 @@ class SwinTransformer(nn.Module):
         images = _pad(images, self.patch)
         grid = tuple(n // self.patch for n in images.shape[1:3])
         x = Patches(self.patch, self.width, True, self.dtype, name="patches")(images)
-        x = LayerNorm(EPSILON, dtype=jnp.float32, name="patch_norm")(x).reshape(len(images), *grid, self.width)
-        maps = {}
+        x = LayerNorm(EPSILON, dtype=jnp.float32, name="patch_norm")(x).reshape(images.shape[0], *grid, self.width)
+        maps = []
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage:
                 x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
             for i in range(depth):
                 shift = self.window // 2 if i % 2 else 0
                 x = SwinBlock(heads, self.window, shift, self.dtype, name=f"stage_{stage}_block_{i}")(x)
-            maps[f"res{stage + 2}"] = LayerNorm(EPSILON, dtype=jnp.float32, name=f"norm_{stage}")(x)
-        return FeatureMaps(maps, maps["res5"].mean((1, 2)))
+            maps.append(NamedMap(f"res{stage + 2}", LayerNorm(EPSILON, dtype=jnp.float32, name=f"norm_{stage}")(x)))
+        return FeatureMaps(tuple(maps), maps[-1].map.mean((1, 2)))
 
     def _check(self, images: Array) -> None:
         check_shape("images", images, "[B, H, W, 3]")

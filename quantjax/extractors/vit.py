@@ -12,7 +12,6 @@ the gains.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from quantjax.checks import check_choice, check_shape
 from quantjax.extractors.attention import attend
 from quantjax.extractors.normalization import LayerNorm
 from quantjax.extractors.positions import PositionRule, resize_positions
-from quantjax.types import Array, FeatureMaps
+from quantjax.types import Array, FeatureMaps, NamedMap
 
 EPSILON = {"dinov2": 1e-6, "clip": 1e-5}
 truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -114,12 +113,13 @@ class VisionTransformer(nn.Module):
         batch, h, w = images.shape[0], images.shape[1] // self.patch, images.shape[2] // self.patch
         x = self._tokens(images)
         norm = LayerNorm(EPSILON[self.style], dtype=jnp.float32, name="norm")
-        maps: OrderedDict[str, Array] = OrderedDict()  # compiled functions return a plain dict sorted by name
+        maps = []
         for i in range(self.depth):
             x = Block(self.heads, self.style, self.scale_branches, self.dtype, name=f"block_{i}")(x)
             if i in self.layers:
-                maps[f"block_{i}"] = norm(x[:, 1 + self.registers :]).reshape(batch, h, w, self.width)
-        return FeatureMaps(maps, norm(x[:, 0]))
+                tokens = norm(x[:, 1 + self.registers :])
+                maps.append(NamedMap(f"block_{i}", tokens.reshape(batch, h, w, self.width)))
+        return FeatureMaps(tuple(maps), norm(x[:, 0]))
 
     def _tokens(self, images: Array) -> Array:
         """[B, H, W, 3] -> [B, 1 + registers + h w, C]: patches with positions behind the class token and registers."""

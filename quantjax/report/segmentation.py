@@ -19,7 +19,7 @@ def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]]
         markup.section("results", table.title, markup.table(table)),
         *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
         markup.section("more", "More tables", "".join(map(markup.titled_table, more))),
-        markup.settings(results, ("config", "versions"), hidden=("rows", "miou", "note")),
+        markup.settings(results, ("config", "versions"), hidden=("rows", "miou", "miou_after", "note")),
     ]
     return markup.document(_title(results), results.get("note"), sections)
 
@@ -30,7 +30,8 @@ def to_text(results: Mapping[str, Any]) -> str:
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage. "
+        f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage"
+        f"{_how(results)}. "
         f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
@@ -40,6 +41,11 @@ def to_text(results: Mapping[str, Any]) -> str:
 
 def _title(results: Mapping[str, Any]) -> str:
     return f"Anomaly segmentation, inliers: {results['inlier']}"
+
+
+def _how(results: Mapping[str, Any]) -> str:
+    """Whether the second mIoU was measured, or follows from the first."""
+    return f" ({results['miou_after']})" if results.get("miou_after") else ""
 
 
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -52,7 +58,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{best['ap']:.2f} %",
             f"FPR95 {best['fpr95']:.2f} %",
         ),
-        ("Inlier mIoU", percent(miou["after"]), f"{percent(miou['before'])} before the second stage"),
+        ("Inlier mIoU", percent(miou["after"]), f"{percent(miou['before'])} before the second stage{_how(results)}"),
         ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.heads import gmm
 from quantjax.heads.linear import LinearHead
@@ -67,3 +68,12 @@ def gmm_head(settings: gmm.GmmSettings) -> DenseHead:
         return Learned(new_state, gmm.contrast(output, targets), targets != gmm.IGNORE)
 
     return DenseHead(init, forward, learn)
+
+
+def without_memory(head: PyTree) -> PyTree:
+    """Variables of a head that learns no more: means and deviations stay, the memory bank, most of the bytes, goes."""
+    state = head["state"]
+    if not isinstance(state, gmm.GmmState):
+        return head
+    empty: Any = np.zeros((len(state.pointer), 0, state.mean.shape[-1]), np.float32)
+    return head | {"state": state._replace(bank=empty)}

@@ -10,16 +10,18 @@ of an estimator {"projector": {"params"}, "head": {"params", "state"}}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from quantjax.extractors.normalization import EVALUATE, Mode
 from quantjax.segmentation.heads import DenseHead
-from quantjax.types import Array, FeatureMaps, Preprocessing, PyTree
+from quantjax.types import Array, FeatureMaps, NamedMap, Preprocessing, PyTree
 
 DECODER_MAPS = 4  # maps that a feature pyramid reads
+
+Maps = FeatureMaps | Sequence[Array] | Array  # several maps [B, h, w, C], shallow to deep, or a single one
 
 
 class Segmentor(NamedTuple):
@@ -37,6 +39,16 @@ class Estimator(NamedTuple):
 
     projector: Any  # heads.projector.Projector
     head: DenseHead
+
+
+class FrozenSegmentor(NamedTuple):
+    """Any network beside which an estimator can stand: it is read, never trained."""
+
+    apply: Callable[[PyTree, Array], tuple[Maps, Array]]
+    """(variables, standardised images [B, H, W, 3]) -> (maps, the last of which the estimator reads, or that one map
+    [B, h, w, C]; logits [B, h', w', K])"""
+    preprocessing: Preprocessing = Preprocessing()
+    """Of its images; by default they come as they are, in [0, 1]."""
 
 
 class SegmentorOutput(NamedTuple):
@@ -90,7 +102,19 @@ def segment(segmentor: Segmentor, variables: PyTree, images: Array, mode: Mode =
     return SegmentorOutput(features, logits, output, batch_stats)
 
 
-def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps) -> EstimatorOutput:
+def frozen(network: Segmentor | FrozenSegmentor) -> FrozenSegmentor:
+    """The network as an estimator sees it; the decoder of a Segmentor runs with its stored statistics."""
+    if isinstance(network, FrozenSegmentor):
+        return network
+
+    def apply(variables: PyTree, images: Array) -> tuple[Maps, Array]:
+        output = segment(network, variables, images)
+        return output.features, output.logits
+
+    return FrozenSegmentor(apply, network.preprocessing)
+
+
+def estimate(estimator: Estimator, variables: PyTree, features: Maps) -> EstimatorOutput:
     """Run the unknown estimation module on the last map of a segmentor's backbone (eq. 5 to 7, 10)."""
     x = estimator.projector.apply(variables["projector"], last_map(features))
     return EstimatorOutput(*estimator.head.forward(variables["head"]["params"], variables["head"]["state"], x))
@@ -98,12 +122,21 @@ def estimate(estimator: Estimator, variables: PyTree, features: FeatureMaps) -> 
 
 def decoder_maps(features: FeatureMaps) -> list[Array]:
     """The four maps that a decoder reads; raises ValueError when the backbone returns fewer."""
-    maps = list(features.maps.values())
+    maps = _in_order(features)
     if len(maps) < DECODER_MAPS:
-        raise ValueError(f"a backbone must return {DECODER_MAPS} maps, shallow to deep, got {list(features.maps)}")
-    return maps[-DECODER_MAPS:]
+        names = [named.name for named in maps]
+        raise ValueError(f"a backbone must return {DECODER_MAPS} maps, shallow to deep, got {names}")
+    return [named.map for named in maps[-DECODER_MAPS:]]
 
 
-def last_map(features: FeatureMaps) -> Array:
-    """The deepest map [B, h, w, C]."""
-    return list(features.maps.values())[-1]
+def last_map(features: Maps) -> Array:
+    """The deepest map [B, h, w, C]; a single map is that itself."""
+    if isinstance(features, FeatureMaps):
+        return _in_order(features)[-1].map
+    return features[-1] if isinstance(features, tuple | list) else features
+
+
+def _in_order(features: FeatureMaps) -> tuple[NamedMap, ...]:
+    if isinstance(features.maps, Mapping):
+        raise TypeError("maps must be a tuple of NamedMap, got a dict, whose order compiling loses; see named_maps")
+    return features.maps

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from quantjax.data.resident import resident
+from quantjax.data.resident import Budget, resident
 
 
 class Counted:
@@ -57,3 +57,20 @@ def test_a_copy_for_another_process_starts_empty():
     assert kept[1]["name"] == "1"
     assert len(pickle.dumps(kept)) < size + 100
     assert pickle.loads(pickle.dumps(kept))[3]["name"] == "3"
+
+
+def test_sources_share_one_budget():
+    budget, sources = Budget(3.5), [Counted(), Counted()]
+    kept = [resident(source, budget) for source in sources]
+    for _ in range(2):
+        for source in kept:
+            assert [source[i]["name"] for i in range(2)] == ["0", "1"]
+    assert [source.reads for source in sources] == [[0, 1], [0, 1, 1]]
+
+
+def test_processes_share_one_budget():
+    pair = [resident(Counted(), budget := Budget(8.5, processes=4)), resident(Counted(), budget)]
+    for first, second in (pair, pickle.loads(pickle.dumps(pair))):
+        for _ in range(2):
+            first[0], first[1], second[0]
+        assert (first.source.reads, second.source.reads) == ([0, 1], [0, 0])  # two million bytes in each process

@@ -74,13 +74,17 @@ def main(path: str) -> None:
     image = sets.test[0]["image"][:40, :90]
     for side, devices in DEVICES.items():
         first = train(
-            "first", side, objectives.segmentor_objective(CONFIG, network),
-            objectives.split_segmentor(CONFIG, variables), plain,
+            "first", side, segmentation.segmentor_objective(network, **objectives.of_segmentor(CONFIG)),
+            segmentation.split_segmentor(variables, train_backbone=objectives.trains_backbone(CONFIG)), plain,
         )  # fmt: skip
-        segmentor = stages.final(CONFIG, objectives.join_segmentor(first.params, first.model_state, {}))
+        segmentor = stages.final(CONFIG, segmentation.join_segmentor(first.params, first.model_state, {}))
         segmentor = jax.tree.map(np.asarray, segmentor)
         second = train(
-            "second", side, objectives.estimator_objective(CONFIG, network, estimator), (*begin, segmentor), pasted
+            "second",
+            side,
+            segmentation.estimator_objective(network, estimator, **objectives.of_estimator(CONFIG, segmentor)),
+            (*begin, segmentor),
+            pasted,
         )
         trained = {
             "projector": second.params["projector"],

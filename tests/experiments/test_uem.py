@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.segmentation import baselines, networks, objectives, stages, storage
+from experiments.segmentation import baselines, evaluation, networks, objectives, outcome, stages, storage
 from experiments.segmentation.config import METHODS, UEM, identity, parse, resolve
-from experiments.segmentation.sets import open_sets
+from experiments.segmentation.sets import PASTE_SEED, Sets, open_sets
 from experiments.uem import main
 from quantjax import resize, segmentation
 from quantjax.data import streets
 from quantjax.extractors import standardise
 from quantjax.report import read_jsonl
+from quantjax.train import pace
 
 SMALL = ["--steps", "6", "--estimator-steps", "4", "--batch-size", "2", "--crop", "28", "56", "--channels", "8"]
 SMALL += ["--image-height", "28", "--object-share", "0.3", "0.8"]
@@ -62,6 +63,8 @@ def test_a_run_leaves_its_results_report_weights_and_log(small):
     assert [row["method"] for row in results["rows"]] == list(METHODS)
     assert {row["dataset"] for row in results["rows"]} == {"streets_mix"}
     assert results["miou"]["before"] == results["miou"]["after"] > 0
+    assert results["miou_after"].startswith("by construction")
+    assert "after the second stage (by construction" in (small / "results.md").read_text()
     assert results["parameters"]["total"] == sum(v for k, v in results["parameters"].items() if k != "total")
     assert 0 <= results["stages"]["estimator"]["input_bound_percent"] <= 100
     report = (small / "report.html").read_text()
@@ -88,10 +91,13 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(small, workdir,
         record(folder, row, **options)
         if left and row["stage"] == left[0] and row["epoch"] == 3:
             left.pop(0)
+            (folder / evaluation.SPILL).mkdir()  # as left behind by a run killed while it scored
             raise KeyboardInterrupt
+        assert not (folder / evaluation.SPILL).exists()
 
     command = ["--workdir", str(workdir), "--run", "killed", *SMALL]
     monkeypatch.setattr(stages, "record", killed)
+    monkeypatch.setattr(pace, "CHECKPOINT_SECONDS", 0.0)  # after every step
     assert main(command) == 130
     assert main(command) == 1  # unfinished: --resume or --overwrite
     assert main([*command, "--resume"]) == 130
@@ -163,19 +169,19 @@ def test_the_second_stage_leaves_a_frozen_segmentor_bit_identical(tmp_path, froz
     assert same == frozen  # the released code lets the batch statistics drift
 
 
-@pytest.mark.parametrize("name", list(baselines.BASELINES))
+@pytest.mark.parametrize("name", list(segmentation.FINE_TUNINGS))
 def test_fine_tuned_baselines_change_the_last_layer_alone(tmp_path, name):
     config = settings(variant="d-d")
     sets, network, segmentor = start(config)
-    tuned = baselines.fine_tune(config, name, network, segmentor, sets, jax.random.key(3), tmp_path, Quiet)
+    network, tuned = baselines.fine_tune(config, name, network, segmentor, sets, jax.random.key(3), tmp_path, Quiet)
     for part in ("backbone", "decoder"):
         assert tuned[part] is segmentor[part]
     old, new = (jax.tree.leaves(v["head"]["params"]) for v in (segmentor, tuned))
     for a, b in zip(old, new, strict=True):
-        assert b.shape[-1] == a.shape[-1] + baselines.BASELINES[name].channels
+        assert b.shape[-1] == a.shape[-1] + segmentation.FINE_TUNINGS[name].channels
         kept = b[..., : a.shape[-1]]
         assert 0 < np.abs(kept - a).max() < 1e-2
-    maps = baselines.make_scorer(config, name, network, 7)(tuned, sets.test[0]["image"])
+    maps = baselines.make_scorer(config, name, network, 7)((tuned, ()), sets.test[0]["image"])
     assert maps[name].shape == maps["prediction"].shape == (28, 56)
     assert np.isfinite(maps[name]).all()
     assert maps["prediction"].max() < 7
@@ -185,7 +191,7 @@ def test_preset_paper_standardises_what_the_segmentor_says():
     config = settings(preset="paper", variant="g-g")
     sets, network, segmentor = start(config)
     assert segmentor["standardisation"] == {"mean": 0.0, "deviation": 1.0}
-    found = stages.standardisation(config, network, segmentor, stages.crops(config, sets, None)(0))
+    found = segmentation.fit_scale(network, segmentor, stages.crops(config, sets, None)(0))._asdict()
     assert found["deviation"] > 0
     crops = next(stages.crops(config, sets, None)(0))
     images = standardise(jnp.asarray(crops["image"]), network.preprocessing)
@@ -196,6 +202,30 @@ def test_preset_paper_standardises_what_the_segmentor_says():
     inlier, unknown = objectives.scales(config, {"standardisation": found})
     assert float(inlier.mean) == float(unknown.mean) == float(found["mean"])
     assert objectives.scales(settings(variant="g-g"), {}) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "wanted"),
+    [
+        ("reference", 90_000, 1500),
+        ("reference", 4000, 1500),
+        ("paper", 1501, 1500),
+        ("reference", 1500, 150),
+        ("short", 4000, 400),
+        ("short", 90_000, 1500),
+    ],
+)
+def test_warm_up_follows_the_released_code_where_the_stage_is_long_enough(preset, steps, wanted):
+    assert stages.warmup(settings(preset=preset), steps) == wanted
+
+
+def test_the_stages_draw_different_crops(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(stages, "training_batches", lambda *args, seed, **options: seeds.append(seed))
+    config, sets = settings(seed=3), Sets([], [], [], {}, ())
+    for objects in (None, [], [], None):
+        stages.crops(config, sets, objects)
+    assert seeds == [3, (3, 2), (3, 2), 3]
 
 
 BAD = {
@@ -260,6 +290,20 @@ def truncate(data: Path) -> None:
     file.write_bytes(file.read_bytes()[:60])
 
 
+def enlarge_a_later_object(data: Path, alpha: int = 255) -> None:
+    """Spoil an object that the mix shows in its second or third scene, but not in the first."""
+    for i in range(3, 30):
+        shutil.copy(data / "cutouts" / "n0_thing.png", data / "cutouts" / f"n{i:02}_thing.png")
+    files = sorted((data / "cutouts").iterdir())[2 * 30 // 3 :]
+    drawn = []
+    for scene in range(3):
+        rng = np.random.default_rng([PASTE_SEED, scene])
+        rng.random()  # whether an object is pasted
+        drawn.append(int(rng.integers(len(files))))
+    later = next(number for number in drawn[1:] if number != drawn[0])
+    Image.fromarray(np.full((99, 98, 4), alpha, np.uint8)).save(files[later])
+
+
 BROKEN = {
     "mask of another size": (
         lambda d: Image.fromarray(np.zeros((9, 9), np.uint8)).save(d / "CamVid/trainannot/0.png"), "9 x 9"),
@@ -270,6 +314,8 @@ BROKEN = {
     "empty evaluation set": (lambda d: [f.unlink() for f in (d / "CamVid/test").iterdir()], "test"),
     "no objects": (lambda d: [f.unlink() for f in (d / "cutouts").iterdir()], "cutouts"),
     "object larger than the scene": (lambda d: (shutil.rmtree(d / "cutouts"), cutouts(d, 99)), "99 x 99"),
+    "one object larger than its scene": (lambda d: enlarge_a_later_object(d), "99 x 98"),
+    "one object without a pixel": (lambda d: enlarge_a_later_object(d, alpha=0), "marks no pixel"),
 }  # fmt: skip
 
 
@@ -298,5 +344,26 @@ def test_presets_and_defaults_follow_their_sources():
     assert (full.steps, full.estimator_steps, full.learning_rate, full.batch_size) == (90_000, 4000, 5e-4, 16)
     assert (full.channels, full.hue, full.paste_probability, full.freeze_statistics) == (256, 0.5, 1.0, True)
     assert parse(["--evaluate", "a,b", "c"]).evaluate == ("a", "b", "c")
+    for backbone in ("clip_vitb16", "swin_b"):
+        other = resolve(UEM(inlier="cityscapes", backbone=backbone, backbone_weights="hf:a/b"), accelerator=True)
+        assert (other.crop, other.window, other.stride) == ((512, 1024), (512, 1024), (128, 128))
     moved = dataclasses.replace(full, workdir=Path("elsewhere"), data_dir=Path("there"))
     assert identity(moved) == identity(full)
+    assert set(METHODS) == set(segmentation.SCORES)
+
+
+def test_objects_of_ones_own_count_by_path_and_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    folder = cutouts(tmp_path / "a", 12) / "cutouts"
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    one, other = (settings(objects=str(tmp_path / name / "cutouts")) for name in "ab")
+    before = identity(one)
+    assert before["objects"] == str(folder)
+    assert before["objects_content"] == identity(other)["objects_content"]
+    assert before != identity(other)
+    assert outcome.public(before, one)["objects"] == "cutouts"
+    file = folder / "n1_thing.png"
+    file.write_bytes(file.read_bytes() + b" ")
+    assert identity(one) != before
+    with pytest.raises(FileNotFoundError, match="no known set of objects and no folder"):
+        identity(settings(objects="missing"))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden.random_weights import random_state
 from golden.swin_weights import to_variables
+from jax import export
 
 from quantjax.extractors.swin import MASKED, SwinTransformer, join, partition, shift_mask
 
@@ -40,8 +41,8 @@ def test_variables_are_those_of_the_backbone(variables):
 
 def test_maps_are_those_of_transformers(recorded, variables):
     out = jax.jit(small().apply)(variables, images())
-    assert list(out.maps) == ["res2", "res3", "res4", "res5"]
-    for name, found in out.maps.items():
+    assert [named.name for named in out.maps] == ["res2", "res3", "res4", "res5"]
+    for name, found in out.by_name.items():
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, recorded[name], atol=1e-5 * np.abs(recorded[name]).max())
     np.testing.assert_allclose(out.summary, recorded["res5"].mean((1, 2)), atol=1e-5)
@@ -50,8 +51,8 @@ def test_maps_are_those_of_transformers(recorded, variables):
 def test_bfloat16_stays_near_float32(variables):
     run = lambda dtype: SwinTransformer(width=8, depths=(1,) * 4, heads=(1, 2, 2, 4), window=4, dtype=dtype)  # noqa: E731
     full, half = (jax.jit(run(d).apply)(variables, images()[:1, :20, :24]) for d in (jnp.float32, jnp.bfloat16))
-    difference = np.abs(half.maps["res3"] - full.maps["res3"]).mean() / np.abs(full.maps["res3"]).mean()
-    assert half.maps["res3"].dtype == jnp.float32
+    difference = np.abs(half.by_name["res3"] - full.by_name["res3"]).mean() / np.abs(full.by_name["res3"]).mean()
+    assert half.by_name["res3"].dtype == jnp.float32
     assert 1e-4 < difference < 0.05  # eight bits: 0.4 % a rounding; below 1e-4 it would not have been used
 
 
@@ -62,13 +63,20 @@ def test_sizes():
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables))
     assert count == 86_743_224 + 360 * 376 + 2 * (128 + 256 + 512)
     out = jax.eval_shape(SwinTransformer().apply, variables, shape)
-    assert [x.shape for x in out.maps.values()] == [
+    assert [x.shape for x in out.by_name.values()] == [
         (1, 33, 65, 128),
         (1, 17, 33, 256),
         (1, 9, 17, 512),
         (1, 5, 9, 1024),
     ]
     assert out.summary.shape == (1, 1024)
+
+
+def test_a_program_for_any_number_of_images():
+    shapes = jax.eval_shape(small().init, jax.random.key(0), images())
+    (count,) = export.symbolic_shape("count")
+    out = jax.eval_shape(small().apply, shapes, jax.ShapeDtypeStruct((count, *images().shape[1:]), jnp.float32))
+    assert [named.map.shape[0] for named in out.maps] == [count] * 4
 
 
 def test_windows_hold_neighbours_and_are_put_back():
@@ -114,6 +122,6 @@ def test_live_transformers(monkeypatch, size):
     model = network()
     variables = to_variables(fill(model))
     batch = np.random.RandomState(2).standard_normal((1, *size, 3)).astype(np.float32)
-    found = jax.jit(small().apply)(variables, batch).maps.values()
+    found = jax.jit(small().apply)(variables, batch).by_name.values()
     for ours, wanted in zip(found, evaluate(model, batch), strict=True):
         np.testing.assert_allclose(ours, wanted, atol=1e-5 * np.abs(wanted).max())

@@ -37,8 +37,8 @@ def test_every_block_is_that_of_transformers(golden, monkeypatch, name):
     images = np.random.RandomState(1).standard_normal((2, 3 * patch, 6 * patch, 3)).astype(np.float32)
     model = FEATURE_BACKBONES[name].build(**backbone_overrides(state, name))
     out = jax.jit(model.apply)(to_backbone_variables(state, name), images)
-    assert list(out.maps) == ["block_0", "block_1", "block_2"]
-    for block, given in out.maps.items():
+    assert [named.name for named in out.maps] == ["block_0", "block_1", "block_2"]
+    for block, given in out.by_name.items():
         assert relative(given, recorded[f"{name}/{block}"]) < 1e-5, block
     assert relative(out.summary, recorded[f"{name}/summary"]) < 1e-5
 
@@ -66,8 +66,8 @@ def test_four_maps_in_order_and_float32(name):
     images = jax.ShapeDtypeStruct((2, 2 * s, 3 * s, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     out = jax.eval_shape(model.apply, variables, images)
-    assert list(out.maps) == [f"block_{i}" for i in model.layers]  # not in the order of letters
-    assert {(v.shape, v.dtype) for v in out.maps.values()} == {((2, 2, 3, backbone.width), jnp.dtype(jnp.float32))}
+    assert [named.name for named in out.maps] == [f"block_{i}" for i in model.layers]  # not in the order of letters
+    assert {(v.shape, v.dtype) for v in out.by_name.values()} == {((2, 2, 3, backbone.width), jnp.dtype(jnp.float32))}
     assert (out.summary.shape, out.summary.dtype) == ((2, backbone.width), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
@@ -79,12 +79,12 @@ def test_half_precision_stays_near_and_every_parameter_learns(rng):
     def probe(variables):
         """A random mixture of the outputs, and the outputs."""
         out = ONE_BLOCK.apply(variables, images)
-        return (out.maps["block_0"] * mixture).sum() + out.summary[:, 0].sum(), out
+        return (out.by_name["block_0"] * mixture).sum() + out.summary[:, 0].sum(), out
 
     mixture = jnp.asarray(rng.standard_normal((2, 2, 2, 8)), jnp.float32)
     (_, out), gradient = jax.jit(jax.value_and_grad(probe, has_aux=True))(variables)
     half = jax.jit(lambda v: ONE_BLOCK.clone(dtype=jnp.bfloat16).apply(v, images))(variables)
-    error = relative(half.maps["block_0"], np.asarray(out.maps["block_0"]))
+    error = relative(half.by_name["block_0"], np.asarray(out.by_name["block_0"]))
     assert 1e-5 < error < 0.03  # bfloat16 keeps 8 bits: 2^-9 a rounding, a handful one after the other
     largest = {
         jax.tree_util.keystr(k): float(jnp.abs(g).max()) for k, g in jax.tree_util.tree_leaves_with_path(gradient)
@@ -109,7 +109,7 @@ def test_each_patch_is_one_product(rng):
     variables = drawn(ONE_BLOCK, images, rng)
     silent = jax.tree.map(jnp.asarray, variables["params"])
     silent["block_0"]["attention"]["out"]["kernel"] *= 0.0
-    apply = jax.jit(lambda x: ONE_BLOCK.apply({"params": silent}, x).maps["block_0"])
+    apply = jax.jit(lambda x: ONE_BLOCK.apply({"params": silent}, x).by_name["block_0"])
     moved = jnp.abs(apply(images.at[0, 6, 5, 1].add(1.0)) - apply(images)).max(-1)
     assert [tuple(map(int, i)) for i in jnp.argwhere(moved > 1e-6)] == [(0, 1, 1)]
 
@@ -147,5 +147,5 @@ def test_against_transformers_now(monkeypatch, name):
     for cells in ((5, 5), (8, 4)):
         recorded = evaluate(network, cells)
         out = jax.jit(FEATURE_BACKBONES[name].build(**options).apply)(variables, recorded["images"])
-        for key, given in (*out.maps.items(), ("summary", out.summary)):
+        for key, given in (*out.by_name.items(), ("summary", out.summary)):
             assert relative(given, recorded[key]) < 1e-5, (cells, key)

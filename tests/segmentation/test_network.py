@@ -13,7 +13,7 @@ from quantjax.extractors.fpn import FeaturePyramid
 from quantjax.extractors.normalization import Mode
 from quantjax.extractors.vit import VisionTransformer
 from quantjax.heads import GmmSettings, Projector
-from quantjax.types import FeatureMaps
+from quantjax.types import FeatureMaps, named_maps
 
 CLASSES, CHANNELS = 3, 4
 BACKBONE = VisionTransformer(
@@ -85,13 +85,13 @@ def test_the_estimator_reads_the_last_map_and_gives_two_values(head):
     settings = GmmSettings(2, dimension=CHANNELS, components=2, memory=8, per_component=2)
     heads = {"linear": segmentation.linear_head(2), "gmm": segmentation.gmm_head(settings)}
     estimator = segmentation.Estimator(Projector((5, CHANNELS)), heads[head])
-    maps = FeatureMaps({f"m{i}": jnp.full((1, 2, 3, 6), float(i)) for i in range(4)}, jnp.zeros((1, 6)))
+    maps = FeatureMaps(named_maps({f"m{i}": jnp.full((1, 2, 3, 6), float(i)) for i in range(4)}), jnp.zeros((1, 6)))
     variables = segmentation.init_estimator(estimator, jax.random.key(0), segmentation.last_map(maps))
     output = segmentation.estimate(estimator, variables, maps)
     assert output.logits.shape == (1, 2, 3, 2)
-    other = maps._replace(maps={**maps.maps, "m0": jnp.ones((1, 2, 3, 6))})
+    other = maps._replace(maps=named_maps({**maps.by_name, "m0": jnp.ones((1, 2, 3, 6))}))
     np.testing.assert_array_equal(segmentation.estimate(estimator, variables, other).logits, output.logits)
-    other = maps._replace(maps={**maps.maps, "m3": jnp.ones((1, 2, 3, 6))})
+    other = maps._replace(maps=named_maps({**maps.by_name, "m3": jnp.ones((1, 2, 3, 6))}))
     assert np.abs(segmentation.estimate(estimator, variables, other).logits - output.logits).max() > 0
 
 
@@ -104,7 +104,7 @@ def test_the_estimator_has_the_papers_788226_parameters():
 
 
 def test_a_backbone_of_three_maps_and_a_mixture_of_another_width_are_refused():
-    maps = FeatureMaps({f"m{i}": jnp.zeros((1, 2, 2, 6)) for i in range(3)}, jnp.zeros((1, 6)))
+    maps = FeatureMaps(named_maps({f"m{i}": jnp.zeros((1, 2, 2, 6)) for i in range(3)}), jnp.zeros((1, 6)))
     network = build("linear")._replace(init_backbone=lambda key, x: {}, features=lambda v, x: maps)
     with pytest.raises(ValueError, match=r"must return 4 maps.*\['m0', 'm1', 'm2'\]"):
         segmentation.init_segmentor(network, jax.random.key(0), jnp.zeros((1, 28, 28, 3)))

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from quantjax.extractors import NONE
 from quantjax.extractors.fpn import FeaturePyramid
 from quantjax.extractors.normalization import Mode
 from quantjax.segmentation import Segmentor, init_segmentor, linear_head, segment
-from quantjax.types import FeatureMaps
+from quantjax.segmentation.network import decoder_maps
+from quantjax.types import FeatureMaps, named_maps
 
 CLASSES, WIDTH, SIDE = 3, 8, 16
 
@@ -36,7 +38,7 @@ def strided(strides):
                 )
             )
             maps[f"layer{i}"] = x
-        return FeatureMaps(maps, x.mean((1, 2)))
+        return FeatureMaps(named_maps(maps), x.mean((1, 2)))
 
     return features
 
@@ -77,7 +79,7 @@ def test_a_convolution_stands_in_for_a_backbone(brought):
     }
     (value, output), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, images)
     assert output.logits.shape == (2, out, out, CLASSES)
-    assert output.features.maps["layer3"].shape == (2, last, last, WIDTH)
+    assert output.features.by_name["layer3"].shape == (2, last, last, WIDTH)
     assert np.isfinite(value)
     moved = jax.tree.map(lambda g: bool(np.abs(g).max() > 0.0), gradients)
     assert all(jax.tree.leaves(moved["head"]))
@@ -103,6 +105,36 @@ def test_weights_of_ones_own_take_the_place_of_random_ones():
 
     made = initialised(segmentor._replace(init_backbone=never), mine)
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, initialised(segmentor))
+
+
+def test_a_compiled_backbone_hands_its_maps_on_in_order(rng):
+    def features(kernels, images):
+        maps = strided((4, 1, 1, 1))(kernels, images)
+        return maps._replace(maps=named_maps(dict(zip("dcba", maps.by_name.values(), strict=True))))
+
+    images = jnp.asarray(rng.normal(size=(1, SIDE, SIDE, 3)), jnp.float32)
+    kernels = draw(jax.random.key(0), images)
+    plain = features(kernels, images)
+    several = jax.vmap(features, (None, 0))(kernels, images[None])
+    shapes = jax.eval_shape(features, kernels, images)
+    for found in (jax.jit(features)(kernels, images), several, shapes, jax.tree.map(lambda leaf: leaf, plain)):
+        assert [named.name for named in found.maps] == ["d", "c", "b", "a"]
+    compiled = decoder_maps(jax.jit(features)(kernels, images))
+    for found, wanted in zip(compiled, plain.by_name.values(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    program = export.export(jax.jit(features))(kernels, images)
+    stored = export.deserialize(program.serialize()).call(kernels, images)
+    np.testing.assert_allclose(stored.by_name["a"], plain.by_name["a"], rtol=1e-5, atol=1e-6)
+    assert jax.tree.structure(stored) == jax.tree.structure(plain)
+
+
+def test_a_dict_of_maps_is_refused():
+    def unordered(kernels, images):
+        return FeatureMaps({"layer0": images}, images[:, 0, 0])
+
+    segmentor, *_ = bring("plain")
+    with pytest.raises(TypeError, match="maps must be a tuple of NamedMap, got a dict"):
+        initialised(segmentor._replace(features=unordered))
 
 
 def test_too_few_maps_are_refused():

@@ -69,6 +69,34 @@ def test_a_stream_trains_as_the_loop_by_hand():
     assert float(state.model_state["seen"]) == 5.0
 
 
+def every_second_step():
+    """A clock that passes a checkpoint's time in two steps of two looks each."""
+    return {"clock": Ticking(1.0), "checkpoint_seconds": 4.0}
+
+
+class Ticking:
+    """Time that passes by being looked at: a question takes `seconds`."""
+
+    def __init__(self, seconds):
+        self.now, self.seconds = 0.0, seconds
+
+    def __call__(self):
+        self.now += self.seconds
+        return self.now
+
+
+def test_progress_and_checkpoints_go_by_the_clock(tmp_path):
+    # two looks a step of three seconds each: a step takes six, so every second one reports, every tenth is saved
+    seen = []
+    options = {"clock": Ticking(3.0), "checkpoint_seconds": 60.0, "checkpoints": tmp_path, "report_every": 1000}
+    state = run(23, report=lambda step, values: seen.append(step), keep=9, **options)
+    assert np.diff(seen).max() <= 2
+    saved = sorted(int(folder.name) for folder in tmp_path.iterdir() if folder.name.isdigit())
+    assert len(saved) >= 3
+    assert np.diff([0, *saved]).max() <= 11
+    assert saved[-1] == int(state.step) == 23
+
+
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     whole = run(7)
 
@@ -76,7 +104,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
         if step == 5:
             raise KeyboardInterrupt
 
-    options = {"checkpoints": tmp_path, "checkpoint_every": 2, "report_every": 1}
+    options = {"checkpoints": tmp_path, "report_every": 1} | every_second_step()
     with pytest.raises(KeyboardInterrupt):
         run(7, report=stop, **options)
     with pytest.raises(ValueError, match="resume it"):
@@ -100,5 +128,6 @@ def test_a_stream_that_ends_or_diverges_says_so(tmp_path):
         for index, rows in enumerate(batches(first), first):
             yield rows if index < 3 else rows | {"x": rows["x"] * np.nan}
 
+    options = {"checkpoints": tmp_path} | every_second_step()
     with pytest.raises(FloatingPointError, match=r"in steps 3 to 4, step 2 of 2; lower.*; 2 steps are safe in"):
-        fit_stream(step, start(), broken, steps=6, key=KEY, frozen=frozen, checkpoints=tmp_path, checkpoint_every=2)
+        fit_stream(step, start(), broken, steps=6, key=KEY, frozen=frozen, **options)

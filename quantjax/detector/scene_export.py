@@ -1,0 +1,131 @@
+"""A detector of unknown objects in scenes as serialised StableHLO: runs with JAX alone, on scenes of any size.
+
+The folder holds exported.json (threshold, class names, window, stride) and two programs: windows.bin, the networks with
+their weights on any number of windows of one fixed size, and finish.bin, averaged logits of any size to score and
+class. Between them windows are cut and averaged as in `inference.sliding`. A program is code: load only what you or
+someone you trust exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import quantjax
+from quantjax.detector import artefact
+from quantjax.detector.exported import CONTENT, PLATFORMS
+from quantjax.detector.segmentation import ScenePredictor, SegmentationDetector, check, make_predictor, parts
+from quantjax.inference import sliding
+from quantjax.parallel import data_parallel
+
+KIND, FORMAT = "quantjax exported scenes", 1
+PROGRAMS = ("windows", "finish")
+
+
+class ExportedScenes(NamedTuple):
+    """Loaded programs and what their numbers mean."""
+
+    predictor: ScenePredictor
+    class_names: tuple[str, ...]
+    """[K]"""
+    window: tuple[int, int]
+    """Height and width of what the networks see at once, pixels."""
+    stride: tuple[int, int]
+    """Pixels between windows."""
+    threshold: float
+    """Unknown iff score > threshold."""
+
+
+def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
+    """Trace the detector for any number of its windows and for scenes of any size, and write it whole.
+
+    Needs the flatbuffers package. Raises ValueError when the detector does not hold together (see check), or `folder`
+    exists and holds something else.
+    """
+    check(detector)
+    windows, finish, weights = parts(detector)
+    programs = {
+        "windows": _exported(
+            partial(windows, weights), ("batch, {}, {}, 3".format(*detector.window),), jnp.uint8, platforms
+        ),
+        "finish": _exported(
+            lambda logits, u: finish((logits, u)),
+            (f"height, width, {len(detector.class_names)}", "height, width, 2"),
+            jnp.float32,
+            platforms,
+        ),
+    }
+    content = {
+        "kind": KIND,
+        "format": FORMAT,
+        "quantjax": quantjax.__version__,
+        "jax": jax.__version__,
+        "platforms": list(platforms),
+        "class_names": list(detector.class_names),
+        "window": list(detector.window),
+        "stride": list(detector.stride),
+        "score": detector.score,
+        "threshold": float(detector.threshold),
+        "calibration": dict(detector.calibration),
+        "sha256": {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()},
+    }
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with artefact.ReplacedFolder(folder, CONTENT) as temporary:
+        for name, program in programs.items():
+            (temporary / f"{name}.bin").write_bytes(program)
+        (temporary / CONTENT).write_text(text, encoding="utf-8")
+
+
+def _exported(run: Callable[..., Any], shapes: Sequence[str], dtype: Any, platforms: Sequence[str]) -> bytes:
+    from jax import export
+
+    compiled: Any = data_parallel(
+        lambda *arrays, axis_name: run(*arrays), (0,) * len(shapes), 0, devices=jax.local_devices()[:1]
+    )
+    scope = export.SymbolicScope()
+    arrays = [jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype) for shape in shapes]
+    return bytes(export.export(compiled, platforms=tuple(platforms))(*arrays).serialize())
+
+
+def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ExportedScenes:
+    """Read what save wrote; `batch_size` windows go through the networks at a time, see inference.sliding.
+
+    Raises FileNotFoundError when a file is missing, ValueError when one is damaged or from a newer format.
+    """
+    folder = Path(folder)
+    content = artefact.read_json(folder / CONTENT)
+    if content.get("kind") != KIND or content.get("format") != FORMAT:
+        raise ValueError(f"{folder / CONTENT} is no {KIND!r} of format {FORMAT}, got {content.get('kind')!r}")
+    windows, finish = (_program(folder, name, content) for name in PROGRAMS)
+    try:
+        names, score, threshold = tuple(content["class_names"]), content["score"], float(content["threshold"])
+        window, stride = (_pair(content[key]) for key in ("window", "stride"))
+        run = sliding(
+            windows.call, lambda maps: finish.call(*maps), window=window, stride=stride, batch_size=batch_size,
+            shared=0, devices=devices,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
+    return ExportedScenes(make_predictor(run, score, threshold), names, window, stride, threshold)
+
+
+def _pair(values: Sequence[Any]) -> tuple[int, int]:
+    height, width = values
+    return int(height), int(width)
+
+
+def _program(folder: Path, name: str, content: Mapping[str, Any]) -> Any:
+    from jax import export
+
+    file = folder / f"{name}.bin"
+    data = artefact.read_bytes(file)
+    if hashlib.sha256(data).hexdigest() != content.get("sha256", {}).get(name):
+        raise ValueError(f"{file} is damaged or cut short ({len(data)} bytes): export the detector again")
+    return export.deserialize(bytearray(data))
