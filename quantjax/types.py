@@ -14,6 +14,8 @@ import jax
 Array = jax.Array
 PyTree = Any
 
+ANY = -1  # a length that a template of shapes leaves open
+
 
 class ClassifierOutput(NamedTuple):
     """What every classifier backbone returns."""

@@ -5,26 +5,20 @@ from quantjax.detector.exported import Exported
 from quantjax.detector.exported import load as load_exported
 from quantjax.detector.fitted import Detector, export
 from quantjax.detector.kinds import check, load, predict, predictor, save, score
-from quantjax.detector.methods import METHODS, Method, View, evaluate, needs_images
 from quantjax.detector.segmentation import ScenePrediction, ScenePredictor, SegmentationDetector
 
 __all__ = [
-    "METHODS",
     "Detector",
     "Exported",
-    "Method",
     "Prediction",
     "Predictor",
     "ScenePrediction",
     "ScenePredictor",
     "SegmentationDetector",
-    "View",
     "check",
-    "evaluate",
     "export",
     "load",
     "load_exported",
-    "needs_images",
     "predict",
     "predictor",
     "save",

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import methods
 from quantjax.checks import check_choice
 from quantjax.types import Preprocessing
 
@@ -54,6 +55,22 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": float(content["threshold"]),
         "calibration": dict(content["calibration"]),
     }
+
+
+def score_from_content(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name of the method, settings of its score); raises ValueError when no such method is registered.
+
+    In artefacts of version 0.1 an `epsilon` beside a plain score means the method that is called perturbed now.
+    """
+    name, settings = content["score"]["name"], dict(content["score"]["settings"])
+    check_numbers("score", settings, lists=("permutations",))
+    if "epsilon" in settings and "epsilon" not in methods.get(name).defaults:
+        if settings["epsilon"] > 0.0:
+            name = f"{name}_perturbed"
+        else:
+            del settings["epsilon"]
+    methods.check_settings(methods.get(name), settings)
+    return name, settings
 
 
 def check_numbers(owner: str, settings: Mapping[str, Any], lists: tuple[str, ...] = ()) -> None:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import methods
 from quantjax.checks import check_choice
 from quantjax.detector import artefact, exported
 from quantjax.detector.decision import Predictor, make_predictor
-from quantjax.detector.facts import PRECISIONS, check_facts, check_numbers, from_content, to_content
-from quantjax.detector.methods import METHODS, View, evaluate
+from quantjax.detector.facts import PRECISIONS, check_facts, from_content, score_from_content, to_content
 from quantjax.extractors import BACKBONES, fold, standardise
 from quantjax.inference import batched
 from quantjax.types import Array, ClassifierOutput, Preprocessing, PyTree
@@ -32,7 +32,7 @@ class Detector(NamedTuple):
     preprocessing: Preprocessing
     image_size: int  # pixels, H = W
     class_names: tuple[str, ...]  # [K]
-    score: str  # name in methods.METHODS
+    score: str  # name of a registered method
     settings: Mapping[str, Any]  # of the score
     params: PyTree  # what the score fitted
     threshold: float  # on the score; outlier iff score > threshold
@@ -57,7 +57,7 @@ def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tupl
     dtype, products = PRECISIONS[detector.precision]
     module = BACKBONES[detector.backbone].build(len(detector.class_names), dtype=dtype)
     folded, variables = fold(module, detector.variables)
-    std = tuple(float(value) for value in detector.preprocessing.std)
+    std, method = tuple(float(value) for value in detector.preprocessing.std), methods.get(detector.score)
 
     def run(weights: PyTree, images: Array) -> tuple[Array, Array, Array]:
         backbone, params = weights
@@ -67,7 +67,7 @@ def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tupl
             return ClassifierOutput(*folded.apply(backbone, x))
 
         output = classify(inputs)
-        value = evaluate(detector.score, detector.settings, params, View(output, inputs, classify, std))
+        value = method.score(detector.settings, params, methods.View(output, inputs, classify, std))
         probabilities = jax.nn.softmax(output.logits, axis=-1)
         label = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
         return value.astype(jnp.float32), label, jnp.max(probabilities, axis=-1)
@@ -93,10 +93,8 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
     facts, size = from_content(content), int(content["image_size"])
-    method, settings = content["score"]["name"], content["score"]["settings"]
     check_choice("backbone", facts["backbone"], BACKBONES)
-    check_choice("score", method, METHODS)
-    check_numbers("score", settings, lists=("permutations",))
+    method, settings = score_from_content(content)
     expected = template(facts["backbone"], facts["class_names"], size, method, settings)
     trees = artefact.restore(arrays, expected)
     return Detector(
@@ -131,7 +129,7 @@ def template(
     classes, dimension = len(class_names), BACKBONES[backbone].feature_dimension
     return {
         "backbone": _backbone_template(backbone, classes, image_size),
-        "score": METHODS[method].template(settings, dimension, classes),
+        "score": methods.get(method).template(settings, dimension, classes),
     }
 
 
@@ -144,7 +142,7 @@ def _backbone_template(backbone: str, classes: int, image_size: int) -> PyTree:
 def check(detector: Detector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
     check_choice("backbone", detector.backbone, BACKBONES)
-    check_choice("score", detector.score, METHODS)
+    methods.check_settings(methods.get(detector.score), detector.settings)
     check_facts(detector)
     if detector.image_size < 1:
         raise ValueError(f"a detector needs an image size of at least 1 pixel, got {detector.image_size}")

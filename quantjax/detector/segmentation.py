@@ -18,7 +18,6 @@ from quantjax import resize, segmentation
 from quantjax.checks import check_choice, check_interval
 from quantjax.detector import artefact
 from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
-from quantjax.detector.methods import ANY
 from quantjax.extractors import FEATURE_BACKBONES, standardise
 from quantjax.extractors.fpn import FeaturePyramid
 from quantjax.heads import Projector
@@ -27,7 +26,7 @@ from quantjax.inference import sliding
 from quantjax.parallel import replicate
 from quantjax.scores import Standardisation, inlier, likelihood_ratio, unknown
 from quantjax.segmentation import Estimator, Segmentor
-from quantjax.types import Array, Preprocessing, PyTree
+from quantjax.types import ANY, Array, Preprocessing, PyTree
 
 UNKNOWN_CLASSES = 2  # generic inlier, outlier
 OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
