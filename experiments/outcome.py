@@ -40,8 +40,7 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
 
 def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
     """The calibration as it is written to files: rates in percent."""
-    record = calibration._asdict()
-    return record | {key: 100.0 * record[key] for key in ("promised_tpr", "achieved_tpr")}
+    return detector.in_percent(calibration) | {"threshold": calibration.threshold}
 
 
 def about(name: str, fitted: Fitted) -> dict[str, Any]:
@@ -112,7 +111,6 @@ def save_detector(
     calibration: metrics.Calibration,
 ) -> None:
     """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
-    record = in_percent(calibration)
     detector.save(
         detector.Detector(
             backbone=config.backbone,
@@ -124,8 +122,8 @@ def save_detector(
             score=method,
             settings=fitted.settings,
             params=fitted.params,
-            threshold=record.pop("threshold"),
-            calibration=record,
+            threshold=calibration.threshold,
+            calibration=detector.in_percent(calibration),
         ),
         folder,
     )

@@ -34,7 +34,8 @@ ALLOWED = {
     "train": GROUND | {"parallel"},
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
-    "detector": CONCEPT | {"inference", "parallel", "extractors", "heads", "methods", "scores", "segmentation"},
+    "detector": CONCEPT
+    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "scores", "segmentation"},
 }
 # a room's rule is too narrow for one of its files: fitting a flow trains it
 ALSO = {"flows/fit.py": {"train", "losses", "parallel"}}

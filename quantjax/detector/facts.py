@@ -26,11 +26,18 @@ def check_facts(detector: Any) -> None:
     check_choice("precision", detector.precision, PRECISIONS)
     if not detector.class_names:
         raise ValueError("a detector needs class names, got none")
-    if not np.isfinite(detector.threshold):
-        raise ValueError(f"threshold must be finite, got {detector.threshold}; calibrate it on held-out inliers")
+    check_threshold(detector)
     mean, std = (np.asarray(values, float) for values in detector.preprocessing)
     if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0.0).any():
         raise ValueError(f"preprocessing must hold three means and three positive stds, got {detector.preprocessing}")
+
+
+def check_threshold(detector: Any) -> None:
+    """Raise ValueError unless a detector's threshold is a number."""
+    if not np.isfinite(detector.threshold):
+        raise ValueError(
+            f"threshold must be finite, got {detector.threshold}; calibrate it on held-out inliers (detector.calibrate)"
+        )
 
 
 def to_content(detector: Any) -> dict[str, Any]:
@@ -38,6 +45,13 @@ def to_content(detector: Any) -> dict[str, Any]:
     return {
         "backbone": {"name": detector.backbone, "precision": detector.precision},
         "preprocessing": detector.preprocessing._asdict(),
+        **decision_to_content(detector),
+    }
+
+
+def decision_to_content(detector: Any) -> dict[str, Any]:
+    """The part that detectors without a network state, too."""
+    return {
         "class_names": list(detector.class_names),
         "threshold": float(detector.threshold),
         "calibration": dict(detector.calibration),
@@ -51,6 +65,13 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": content["backbone"]["name"],
         "precision": content["backbone"].get("precision"),
         "preprocessing": Preprocessing(mean, std),
+        **decision_from_content(content),
+    }
+
+
+def decision_from_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `decision_to_content` wrote; raises as from_content does."""
+    return {
         "class_names": tuple(map(str, content["class_names"])),
         "threshold": float(content["threshold"]),
         "calibration": dict(content["calibration"]),

@@ -17,6 +17,7 @@ import numpy as np
 from quantjax import resize, segmentation
 from quantjax.checks import check_choice, check_interval
 from quantjax.detector import artefact
+from quantjax.detector.decision import is_outlier
 from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
 from quantjax.extractors import FEATURE_BACKBONES, standardise
 from quantjax.extractors.fpn import FeaturePyramid
@@ -99,7 +100,7 @@ def predictor(
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
             raise ValueError(f"a scene must be uint8 [H, W, 3], got {dtype} {list(shape)}; give one image at a time")
         score, label = run(weights, image)
-        return ScenePrediction(score > np.float32(detector.threshold), label, score)
+        return ScenePrediction(is_outlier(score, detector.threshold), label, score)
 
     return ScenePredictor(predict, lambda image: predict(image).score)
 

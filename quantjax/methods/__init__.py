@@ -9,6 +9,7 @@ from quantjax.methods import flow, gaussian, logits, neighbours, perturbed
 from quantjax.methods.base import (
     Fitted,
     Method,
+    Settings,
     TrainingRows,
     View,
     check_settings,
@@ -26,6 +27,7 @@ for _family in (flow, logits, perturbed, gaussian, neighbours):
 __all__ = [
     "Fitted",
     "Method",
+    "Settings",
     "TrainingRows",
     "View",
     "check_settings",

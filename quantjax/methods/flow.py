@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import flows
+from quantjax.checks import check_shape
 from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View
 from quantjax.types import Array, PyTree
 
@@ -30,6 +31,7 @@ def _template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
 
 def _quantod(settings: Settings, params: PyTree, view: View) -> Array:
     """-log p of the features under the flow, in nats."""
+    check_shape("features", view.output.features, f"[B, {settings['dimension']}]")
     return -flows.log_likelihood(flows.quantod(**settings), params, view.output.features)
 
 
