@@ -14,18 +14,18 @@ from quantjax.types import Array, PyTree
 
 
 def _fit(rows: TrainingRows, settings: Settings) -> Fitted:
-    return Fitted(settings, _classes(rows))
+    return Fitted({}, _classes(rows, settings))
 
 
 def _fit_pair(rows: TrainingRows, settings: Settings) -> Fitted:
     assert rows.features is not None
-    return Fitted(settings, (_classes(rows), scores.fit_background(rows.features)))
+    return Fitted({}, (_classes(rows, settings), scores.fit_background(rows.features, **settings)))
 
 
-def _classes(rows: TrainingRows) -> scores.TiedGaussian:
+def _classes(rows: TrainingRows, settings: Settings) -> scores.TiedGaussian:
     assert rows.features is not None
     assert rows.labels is not None
-    return scores.fit_tied_gaussian(rows.features, rows.labels, rows.num_classes)
+    return scores.fit_tied_gaussian(rows.features, rows.labels, rows.num_classes, **settings)
 
 
 def _template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
@@ -55,20 +55,26 @@ def _gem(settings: Settings, params: PyTree, view: View) -> Array:
     return scores.gem(params, view.output.features)
 
 
+REGULARISATION = "chosen here: added to the variances"
+STEP = f"QuantOD's tables; {REGULARISATION}"
+
 _MAHALANOBIS = Method(
     "mahalanobis",
     "Lee et al., NeurIPS 2018, without perturbation",
     ("features",),
     _mahalanobis,
+    defaults={"regularisation": 1e-6},
+    source=REGULARISATION,
     learns_from=("features", "labels"),
     fit=_fit,
     template=_template,
+    score_settings=(),
 )
 _GEM = _MAHALANOBIS._replace(name="gem", paper="Morteza and Li, AAAI 2022", score=_gem)
 
 METHODS = (
     _MAHALANOBIS,
-    perturbed(_MAHALANOBIS, epsilon=0.0005, source="QuantOD's tables")._replace(paper="Lee et al., NeurIPS 2018"),
+    perturbed(_MAHALANOBIS, epsilon=0.0005, source=STEP)._replace(paper="Lee et al., NeurIPS 2018"),
     _MAHALANOBIS._replace(
         name="relative_mahalanobis",
         paper="Ren et al., 2021, arXiv 2106.09022",
@@ -77,5 +83,5 @@ METHODS = (
         template=_pair_template,
     ),
     _GEM,
-    perturbed(_GEM, epsilon=0.0005, source="QuantOD's tables"),
+    perturbed(_GEM, epsilon=0.0005, source=STEP),
 )

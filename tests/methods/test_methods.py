@@ -151,6 +151,8 @@ def test_defaults_are_those_of_the_score_functions():
     assert methods.get("knn").defaults["k"] == scores.knn.__defaults__[0]
     keywords = scores.odin.__kwdefaults__
     assert methods.get("odin").defaults == {key: keywords[key] for key in ("temperature", "epsilon")}
+    wanted = {"regularisation": scores.fit_tied_gaussian.__kwdefaults__["regularisation"]}
+    assert methods.get("gem").defaults == methods.get("relative_mahalanobis").defaults == wanted
     assert methods.get("gem_perturbed").defaults["epsilon"] == scores.perturbed.__kwdefaults__["epsilon"]
 
 
