@@ -128,13 +128,13 @@ def test_perturbed_scores_move_the_standardised_input(make, variables, images, n
     assert methods.needs_network(methods.get(name))
 
 
-def test_an_artefact_of_version_0_1_says_epsilon_for_perturbed(tmp_path, make, images):
+def test_an_artefact_of_version_0_1_says_epsilon_for_perturbed(tmp_path, make):
     fitted = make("mahalanobis_perturbed", {"epsilon": 0.01})
     detector.save(fitted, tmp_path / "d")
     edit(tmp_path / "d", score={"name": "mahalanobis", "settings": {"epsilon": 0.01}})
     loaded = detector.load(tmp_path / "d")
     assert (loaded.score, loaded.settings) == ("mahalanobis_perturbed", {"epsilon": 0.01})
-    np.testing.assert_array_equal(detector.score(loaded, images), detector.score(fitted, images))
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, fitted.params)
     edit(tmp_path / "d", score={"name": "mahalanobis", "settings": {"epsilon": 0.0}})
     assert detector.load(tmp_path / "d").settings == {}
 

@@ -76,8 +76,19 @@ def to_arrays(network: Network, variables: PyTree, image_size: int, *, gradient:
     compiled = data_parallel(run, (None, 0), 0, devices=jax.local_devices()[:1])
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stored)
     images = exported.any_number_of(jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32))
-    program = exported.to_program(compiled, (shapes, images), gradient=gradient)
+    program = _to_program(compiled, (shapes, images), gradient)
     return {PROGRAM: np.frombuffer(program, np.uint8), VARIABLES: stored}
+
+
+def _to_program(compiled: Any, shapes: tuple[PyTree, ...], gradient: bool) -> bytes:
+    """For every platform, or for the one at hand where the network is written for that alone."""
+    from jax import export
+
+    try:
+        return exported.to_program(compiled, shapes, gradient=gradient)
+    except ValueError:
+        here = (export.default_export_platform(),)
+        return exported.to_program(compiled, shapes, platforms=here, gradient=gradient)
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> tuple[Network, PyTree]:

@@ -123,7 +123,7 @@ def fit(
     of their range; FloatingPointError when the training diverges.
     """
     chosen = _preset(preset)
-    views: list[np.ndarray] = [features] if isinstance(features, np.ndarray | jax.Array) else list(features)
+    views = [np.asarray(view) for view in ([features] if hasattr(features, "ndim") else features)]
     _check_views(views)
     check_interval("batch_size", batch_size, 2, float("inf"))
     epochs = chosen.epochs if epochs is None else epochs

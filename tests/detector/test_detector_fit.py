@@ -155,6 +155,18 @@ def test_a_network_behind_a_callback_works_here_and_says_where_it_does_not(image
     assert not (tmp_path / "d").exists()
 
 
+def test_a_network_for_one_platform_is_saved_for_that(images, tmp_path):
+    def network(x):
+        means = x.mean((1, 2))
+        return means, jax.lax.platform_dependent(means, **{jax.default_backend(): lambda m: 2.0 * m})
+
+    made = detector.calibrate(detector.fit("knn", network, images, settings={"k": 1}), images)
+    detector.save(made, tmp_path / "d")
+    again = detector.load(tmp_path / "d")
+    assert again.backbone.__self__.platforms == (jax.default_backend(),)
+    np.testing.assert_allclose(detector.score(again, images[:4]), detector.score(made, images[:4]), atol=1e-6)
+
+
 def test_torch_features(rows):
     torch = pytest.importorskip("torch")
     features, labels = torch.from_numpy(rows[0]), torch.from_numpy(rows[1])
