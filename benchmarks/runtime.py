@@ -26,8 +26,10 @@ import jax
 import numpy as np
 
 from benchmarks.peers.subset import Subset
-from experiments import features, methods
+from experiments import features
+from experiments.methods import score_sets
 from experiments.outcome import versions
+from quantjax import methods
 from quantjax.convert.classifiers import load_classifier
 from quantjax.data import batches, images
 from quantjax.data.readers import ArraySource
@@ -70,8 +72,8 @@ def ours(args: argparse.Namespace, sources: dict[str, Any], train: tuple[np.ndar
         fitted_on = features.extract(extractor, "train", train[0], Path(cache), Quiet)
     result = {}
     for name in args.methods:
-        choice, params, fit_seconds = _fitted(name, fitted_on, train[1])
-        one = methods.score_sets(choice, params, extractor, loaded, outputs, args.batch_size, Quiet)
+        fitted, fit_seconds = _fitted(name, fitted_on, train[1])
+        one = score_sets(methods.get(name), fitted, extractor, loaded, outputs, args.batch_size, Quiet)
         for outlier in (key for key in sources if key != "inlier"):
             pair = ("inlier", outlier)
             parts = {
@@ -85,16 +87,16 @@ def ours(args: argparse.Namespace, sources: dict[str, Any], train: tuple[np.ndar
     return result
 
 
-def _fitted(name: str, train: features.Extracted, labels: np.ndarray) -> tuple[methods.Choice, Any, float]:
-    """The method's line, its parameters and its fit's seconds; the flow is taken as trained, as the paper counts."""
+def _fitted(name: str, train: features.Extracted, labels: np.ndarray) -> tuple[methods.Fitted, float]:
+    """The fitted method and its fit's seconds; the flow is taken as trained, as the paper counts."""
     if name == "quantod":
         settings = {"kind": "glow", "dimension": train.features.shape[1], "mixing": "permutation"}
         params = quantod(**settings).init(jax.random.key(0), train.features[:128])
-        return methods.fitted_flow(settings, params), params, 0.0
-    choice = methods.CHOICES[name]
+        return methods.Fitted(settings, params), 0.0
+    method = methods.get(name)
     start = time.perf_counter()
-    params = choice.fit(train.features, labels, 10)
-    return choice, params, time.perf_counter() - start + train.seconds if choice.reads_features else 0.0
+    fitted = method.fit(methods.TrainingRows(train.features, labels, 10, train.logits), method.defaults)
+    return fitted, time.perf_counter() - start + train.seconds if method.learns_from else 0.0
 
 
 class Peer:

@@ -37,21 +37,7 @@ BackboneName = Literal[
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
-ScoreName = Literal[
-    "quantod",
-    "msp",
-    "max_logit",
-    "energy",
-    "odin",
-    "mahalanobis",
-    "mahalanobis_perturbed",
-    "relative_mahalanobis",
-    "gem",
-    "gem_perturbed",
-    "knn",
-]
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
-SCORES: tuple[ScoreName, ...] = ScoreName.__args__  # type: ignore[attr-defined]
 INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
@@ -109,8 +95,8 @@ class QuantOD:
     Default: as many as flow epochs on an accelerator, 5 on a CPU; 0 for the demonstration."""
     shuffle: bool | None = None
     """Shuffle the flow's training rows every epoch. Default: yes in preset paper, file order in reference."""
-    scores: tuple[ScoreName, ...] = SCORES
-    """Methods to evaluate."""
+    scores: tuple[str, ...] | None = None
+    """Methods to evaluate, by their names in the table that python -m quantjax.methods prints. Default: all of them."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
     precision: Precision | None = None
@@ -156,6 +142,7 @@ class Settings(QuantOD):
     flow_epochs: int
     views: int
     shuffle: bool
+    scores: tuple[str, ...]
     precision: Precision
     score_batch_size: int
 
@@ -174,7 +161,6 @@ DEMONSTRATION: dict[str, Any] = {
 FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
-FLOW_EPOCHS = {"paper": 50, "reference": 25}
 # Where the run happens, or whether it may go on: no part of what it computes.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "score_batch_size", "tensorboard")
 
@@ -186,6 +172,7 @@ def parse(argv: list[str] | None = None) -> QuantOD:
 
 def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
+    from quantjax import flows, methods
     from quantjax.data.bundled import BUNDLED_OUTLIERS
 
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
@@ -196,8 +183,9 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
         config,
         image_size=32,
         outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
-        flow_epochs=FLOW_EPOCHS[config.preset],
-        shuffle=config.preset == "paper",
+        flow_epochs=flows.PRESETS[config.preset].epochs,
+        shuffle=flows.PRESETS[config.preset].shuffle,
+        scores=methods.names(),
         precision=default_precision(accelerator),
         score_batch_size=1024 if accelerator else 128,
     )
@@ -223,6 +211,7 @@ def is_probe(backbone: str | None) -> bool:
 
 def check(settings: Settings) -> None:
     """Raise ValueError for values that no run can have."""
+    from quantjax import methods
     from quantjax.checks import check_interval
 
     if not 0.0 <= settings.q < 1.0:
@@ -246,8 +235,7 @@ def check(settings: Settings) -> None:
         )
     if not settings.outliers:
         raise ValueError("--outliers must name at least one set, got none")
-    if not settings.scores:
-        raise ValueError("--scores must name at least one method, got none")
+    check_choices("--scores", settings.scores, methods.names())
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
     if is_probe(settings.backbone):

@@ -13,10 +13,11 @@ import numpy as np
 from experiments.classifier import Trained
 from experiments.config import HELD_OUT, INLIER, Settings
 from experiments.features import Extracted
-from experiments.methods import Choice, Scored
+from experiments.methods import Scored
 from experiments.sets import Sets
-from quantjax import detector, metrics
+from quantjax import detector, methods, metrics
 from quantjax.data import batches
+from quantjax.methods import Fitted
 from quantjax.report import Curve, MethodScores, write_results
 
 PAPER_REPEATS = 3
@@ -39,8 +40,13 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
 
 def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
     """The calibration as it is written to files: rates in percent."""
-    record = calibration._asdict()
-    return record | {key: 100.0 * record[key] for key in ("promised_tpr", "achieved_tpr")}
+    return detector.in_percent(calibration) | {"threshold": calibration.threshold}
+
+
+def about(name: str, fitted: Fitted) -> dict[str, Any]:
+    """What the report says of a method: what its score reads, the settings it ran with, where it comes from."""
+    method = methods.get(name)
+    return {"reads": list(method.reads), "settings": dict(fitted.settings), "paper": method.paper}
 
 
 def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
@@ -100,12 +106,11 @@ def save_detector(
     config: Settings,
     trained: Trained,
     class_names: tuple[str, ...],
-    choice: Choice,
-    params: Any,
+    method: str,
+    fitted: Fitted,
     calibration: metrics.Calibration,
 ) -> None:
     """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
-    record = in_percent(calibration)
     detector.save(
         detector.Detector(
             backbone=config.backbone,
@@ -114,11 +119,11 @@ def save_detector(
             image_size=config.image_size,
             class_names=class_names,
             precision=config.precision,
-            score=choice.method,
-            settings=choice.settings,
-            params=params,
-            threshold=record.pop("threshold"),
-            calibration=record,
+            score=method,
+            settings=fitted.settings,
+            params=fitted.params,
+            threshold=calibration.threshold,
+            calibration=detector.in_percent(calibration),
         ),
         folder,
     )

@@ -88,6 +88,8 @@ def open_detector(run: Path) -> tuple[Any, Any]:
 
     parallel.cores_as_devices()
     loaded = detector.load(folder)
+    if isinstance(loaded, detector.FeatureDetector):
+        raise ValueError(f"the detector in {run} takes features, no images: use it from Python, detector.predict")
     size = BATCH if isinstance(loaded, detector.Detector) else WINDOWS
     return detector.predictor(loaded, batch_size=size), loaded
 

@@ -60,10 +60,11 @@ def run(flags: QuantOD) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import classifier, density, features, methods, outcome, run_folder
+    from experiments import classifier, density, features, outcome, run_folder
+    from experiments.methods import score_sets
     from experiments.progress import Progress
     from experiments.sets import check_every_class, held_out, load_sets
-    from quantjax import metrics, parallel
+    from quantjax import methods, metrics, parallel
     from quantjax.data.batches import fingerprint
 
     # ---- settings and folder
@@ -115,10 +116,9 @@ def run(flags: QuantOD) -> int:
     if trains and kept_out:
         images[HELD_OUT] = sets.train_images[fit_rows.stop :]
         outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
-    chosen: dict[str, methods.Choice] = dict(methods.CHOICES)
 
     # ---- stage 2: the flow
-    fitted, curve = None, None
+    trained_flow = None
     if "quantod" in config.scores:
         views = [train.features]
         if config.views:
@@ -126,30 +126,31 @@ def run(flags: QuantOD) -> int:
             views = features.extract_views(extractor, sets.train_images, seen, cache, Progress)
         views = [view[fit_rows] for view in views]
         evaluation = {name: outputs[name].features for name in (INLIER, *sets.outliers)}
-        fitted = density.fit(config, views, evaluation, folder, Progress)
-        chosen["quantod"] = methods.fitted_flow(fitted.settings, fitted.params)
-        curve = fitted.curve
+        trained_flow = density.fit(config, views, evaluation, folder, Progress)
 
     # ---- scores
-    names: tuple[str, ...] = config.scores
-    scored, params, fit_seconds = {}, {}, {}
-    for name in names:
-        choice = chosen[name]
-        begun = time.perf_counter()
-        params[name] = choice.fit(train.features[fit_rows], sets.train_labels[fit_rows], num_classes)
-        # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
-        fit_seconds[name] = time.perf_counter() - begun + train.seconds if choice.reads_features else 0.0
-        scored[name] = methods.score_sets(
-            choice, params[name], extractor, images, outputs, config.score_batch_size, Progress
-        )
+    rows = methods.TrainingRows(
+        train.features[fit_rows], sets.train_labels[fit_rows], num_classes, train.logits[fit_rows]
+    )
+    scored, fitted, fit_seconds = {}, {}, {}
+    for name in config.scores:
+        method = methods.get(name)
+        if name == "quantod" and trained_flow:  # as trained as stage 1 is: the paper counts neither
+            fitted[name], fit_seconds[name] = trained_flow.fitted, 0.0
+        else:
+            begun = time.perf_counter()
+            fitted[name] = method.fit(rows, method.defaults)
+            # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
+            fit_seconds[name] = time.perf_counter() - begun + train.seconds if method.learns_from else 0.0
+        scored[name] = score_sets(method, fitted[name], extractor, images, outputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone
-    calibrations = {name: outcome.calibrate(config, scored[name]) for name in names}
-    main_method = "quantod" if "quantod" in config.scores else names[0]
+    calibrations = {name: outcome.calibrate(config, scored[name]) for name in config.scores}
+    main_method = "quantod" if "quantod" in config.scores else config.scores[0]
 
     # ---- the detector and the report
     outcome.save_detector(
-        folder / "detector", config, trained, sets.class_names, chosen[main_method], params[main_method],
+        folder / "detector", config, trained, sets.class_names, main_method, fitted[main_method],
         calibrations[main_method],
     )  # fmt: skip
     results = {
@@ -157,16 +158,17 @@ def run(flags: QuantOD) -> int:
         "accuracy": accuracy,
         "calibration": outcome.in_percent(calibrations[main_method]),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
+        "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
         "inlier": config.inlier,
         "config": run_identity | {"weights": config.weights.name if config.weights else None},
         "versions": outcome.versions(),
         "device": parallel.device_summary(),
         "seed": config.seed,
         "seconds": time.perf_counter() - start,
-        "stage_seconds": {"classifier": trained.seconds, "flow": fitted.seconds if fitted else 0.0},
+        "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},
         "note": note(config),
     }
-    outcome.write(folder, results, scored, calibrations, curve)
+    outcome.write(folder, results, scored, calibrations, trained_flow.curve if trained_flow else None)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{time.perf_counter() - start:.0f} s; results.json, results.md, report.html and detector/ in {folder}")
     return 0

@@ -13,7 +13,8 @@ The map of the house:
 - `data`                   random-access sources, scenes, objects and their mix, augmentation, the bundled sets
 - `train`                  step, loops over resident data and over streams, checkpoints
 - `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
-- `detector`, `report`     a fitted detector as one artefact; result files
+- `methods`                outlier methods by name, one open registry: python -m quantjax.methods lists them
+- `detector`, `report`     fit, calibrate, keep and use a detector; result files
 
 Importing this package starts no JAX backend.
 """

@@ -17,6 +17,8 @@ from jax import export
 Array = jax.Array
 PyTree = Any
 
+ANY = -1  # a length that a template of shapes leaves open
+
 
 class ClassifierOutput(NamedTuple):
     """What every classifier backbone returns."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as to_bytes
 
-from quantjax import detector, scores
+from quantjax import detector, methods, scores
 from quantjax.detector import artefact
 from quantjax.extractors import BACKBONES, standardise
 from quantjax.flows.base import log_likelihood
@@ -62,6 +62,7 @@ def make(variables, features):
             scores.fit_tied_gaussian(features, labels, 3),
             scores.fit_background(features),
         ),
+        "mahalanobis_perturbed": lambda s: scores.fit_tied_gaussian(features, labels, 3),
         "gem": lambda s: scores.fit_tied_gaussian(features, labels, 3),
         "knn": lambda s: scores.fit_neighbours(features),
     }
@@ -91,7 +92,8 @@ PLAIN = [
 
 
 def test_every_method_is_tested():
-    assert {name for name, _, _ in PLAIN} | {"odin"} == set(detector.METHODS)
+    perturbed = {"odin", "mahalanobis_perturbed", "gem_perturbed"}
+    assert {name for name, _, _ in PLAIN} | perturbed == set(methods.names())
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), PLAIN, ids=lambda v: v if isinstance(v, str) else "")
@@ -105,7 +107,9 @@ def test_scores_survive_the_disk_and_are_those_of_the_library(tmp_path, make, im
     )
 
 
-@pytest.mark.parametrize(("name", "settings"), [("odin", {"epsilon": 0.01}), ("mahalanobis", {"epsilon": 0.01})])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("odin", {"epsilon": 0.01}), ("mahalanobis_perturbed", {"epsilon": 0.01})]
+)
 def test_perturbed_scores_move_the_standardised_input(make, variables, images, name, settings):
     fitted = make(name, settings)
     module, std = BACKBONES[BACKBONE].build(3), fitted.preprocessing.std
@@ -121,7 +125,18 @@ def test_perturbed_scores_move_the_standardised_input(make, variables, images, n
         expected = jax.jit(moved)(inputs)
     # a sign of a gradient near zero may flip between the folded and the plain network: tolerance for a few pixels
     np.testing.assert_allclose(detector.score(fitted, images, batch_size=8), expected, rtol=5e-3, atol=1e-5)
-    assert detector.needs_images(name, settings)
+    assert methods.needs_network(methods.get(name))
+
+
+def test_an_artefact_of_version_0_1_says_epsilon_for_perturbed(tmp_path, make):
+    fitted = make("mahalanobis_perturbed", {"epsilon": 0.01})
+    detector.save(fitted, tmp_path / "d")
+    edit(tmp_path / "d", score={"name": "mahalanobis", "settings": {"epsilon": 0.01}})
+    loaded = detector.load(tmp_path / "d")
+    assert (loaded.score, loaded.settings) == ("mahalanobis_perturbed", {"epsilon": 0.01})
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, fitted.params)
+    edit(tmp_path / "d", score={"name": "mahalanobis", "settings": {"epsilon": 0.0}})
+    assert detector.load(tmp_path / "d").settings == {}
 
 
 def test_decision_rule(make, images, output):
@@ -255,7 +270,7 @@ def test_saving_deletes_nothing_else(tmp_path, make):
     ("change", "message"),
     [
         (lambda d: d._replace(threshold=float("nan")), "threshold must be finite"),
-        (lambda d: d._replace(score="nearest"), "score must be one of"),
+        (lambda d: d._replace(score="nearest"), "method must be one of"),
         (lambda d: d._replace(class_names=()), "needs class names"),
         (lambda d: d._replace(variables={}), "missing"),
         (lambda d: d._replace(class_names=("a", "b")), "head"),

@@ -100,7 +100,7 @@ def _tokens(sizes: Sizes) -> dict[str, Any]:
         variables = to_backbone_variables(state, name)
         for precision in PRECISIONS:
             model = FEATURE_BACKBONES[name].build(**options, dtype=compute_dtype(precision))
-            maps = _run(model.apply, variables, images).maps
+            maps = _run(model.apply, variables, images).by_name
             found[precision] = max(difference(maps[block], recorded[f"{name}/{block}"]) for block in maps)
     return found
 

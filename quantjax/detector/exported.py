@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 
 import quantjax
-from quantjax.detector import artefact
-from quantjax.detector.decision import Predictor, make_predictor
+from quantjax.detector import artefact, rows
+from quantjax.detector.decision import Predictor, images_of, make_predictor
 from quantjax.inference import batched
 from quantjax.parallel import data_parallel
-from quantjax.types import Array
+from quantjax.types import PyTree
 
 FORMAT = 1
 CONTENT, PROGRAM = "exported.json", "program.bin"
@@ -31,40 +31,44 @@ class Exported(NamedTuple):
     """A loaded program and what its numbers mean."""
 
     predictor: Predictor
-    class_names: tuple[str, ...]  # [K]
-    image_size: int  # pixels, H = W
-    threshold: float  # outlier iff score > threshold
+    """Takes the rows that the detector took."""
+    class_names: tuple[str, ...]
+    """[K]"""
+    image_size: int | None
+    """Pixels, H = W; None for a detector of features."""
+    threshold: float
+    """Outlier unless score <= threshold."""
+    inputs: Mapping[str, int]
+    """Of a detector of features: what it takes -> width, {"features": D}, say; empty for images."""
 
 
 def save(
-    run: Callable[[Array], Any],
+    run: Callable[[Any], Any],
     folder: str | Path,
     *,
     class_names: Sequence[str],
-    image_size: int,
     threshold: float,
+    image_size: int | None = None,
+    inputs: Mapping[str, int] | None = None,
     platforms: Sequence[str] = PLATFORMS,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Trace run(images uint8 [B, H, W, 3]) -> (score [B], label [B], confidence [B]) for any B and write it whole.
+    """Trace run(rows) -> what decision.judge returns, for any number of rows, and write it whole.
 
-    Products have the precision that `run` gives them, full float32 where it leaves it open. Needs the flatbuffers
-    package. Raises ValueError when `folder` exists and holds something else.
+    Rows are images uint8 [B, H, W, 3] when image_size is given, else {name: float32 [B, width]} of `inputs`. Products
+    have the precision that `run` gives them, full float32 where it leaves it open. Needs the flatbuffers package.
+    Raises ValueError when `folder` exists and holds something else, or `run` cannot be a program.
     """
-    from jax import export
-
-    compiled: Any = data_parallel(lambda images, axis_name: run(images), (0,), 0, devices=jax.local_devices()[:1])
-    (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
-    with jax.default_matmul_precision("highest"):
-        program = bytes(export.export(compiled, platforms=tuple(platforms))(images).serialize())
+    about: dict[str, Any] = {"image_size": image_size} if inputs is None else {"inputs": dict(inputs)}
+    compiled: Any = data_parallel(lambda rows, axis_name: run(rows), (0,), 0, devices=jax.local_devices()[:1])
+    program = to_program(compiled, (any_number_of(_row(image_size, inputs)),), platforms=platforms)
     content = {
         "format": FORMAT,
         "quantjax": quantjax.__version__,
         "jax": jax.__version__,
         "platforms": list(platforms),
         "class_names": list(class_names),
-        "image_size": image_size,
+        **about,
         "threshold": float(threshold),
         "program_sha256": hashlib.sha256(program).hexdigest(),
         **(extra or {}),
@@ -73,6 +77,42 @@ def save(
     with artefact.ReplacedFolder(folder, CONTENT) as temporary:
         (temporary / PROGRAM).write_bytes(program)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
+
+
+def _row(image_size: int | None, inputs: Mapping[str, int] | None) -> PyTree:
+    if inputs is None:
+        return jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.uint8)
+    return {name: jax.ShapeDtypeStruct((width,), jnp.float32) for name, width in inputs.items()}
+
+
+def any_number_of(row: PyTree) -> PyTree:
+    """The shapes of `row` with one leading axis of open length."""
+    from jax import export
+
+    (batch,) = export.symbolic_shape("batch")
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), row)
+
+
+def to_program(
+    compiled: Any, shapes: tuple[PyTree, ...], *, platforms: Sequence[str] = PLATFORMS, gradient: bool = False
+) -> bytes:
+    """Serialise a jitted function of arrays of these shapes, with its gradient where asked for.
+
+    Raises ValueError when it cannot leave this process: it calls back into Python, say.
+    """
+    from jax import export
+
+    try:
+        with jax.default_matmul_precision("highest"):
+            exported = export.export(compiled, platforms=tuple(platforms))(*shapes)
+        return bytes(exported.serialize(vjp_order=1 if gradient else 0))
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the network cannot be written as a program for {', '.join(platforms)} ({reason:.160}). It must take any "
+            "number of rows (x.shape[0], not len(x)), and one that calls back into Python (jax.pure_callback) works in "
+            "this process alone: extract its features and fit on these, detector.fit(method, features=...)"
+        ) from error
 
 
 def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | None = None) -> Exported:
@@ -90,10 +130,12 @@ def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | 
     if hashlib.sha256(data).hexdigest() != content.get("program_sha256"):
         raise ValueError(f"{folder / PROGRAM} is damaged or cut short ({len(data)} bytes): export the detector again")
     try:
-        names, size = tuple(content["class_names"]), int(content["image_size"])
-        threshold = float(content["threshold"])
+        names, threshold = tuple(content["class_names"]), float(content["threshold"])
+        inputs = {str(name): int(width) for name, width in content.get("inputs", {}).items()}
+        size = None if inputs else int(content["image_size"])
         program = export.deserialize(bytearray(data))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
     run = batched(program.call, batch_size=batch_size, devices=devices)
-    return Exported(make_predictor(run, threshold, size), names, size, threshold)
+    take = rows.taking(inputs, {}) if size is None else images_of(size)
+    return Exported(make_predictor(run, threshold, take), names, size, threshold, inputs)

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import methods
 from quantjax.checks import check_choice
 from quantjax.types import Preprocessing
 
@@ -25,11 +26,18 @@ def check_facts(detector: Any) -> None:
     check_choice("precision", detector.precision, PRECISIONS)
     if not detector.class_names:
         raise ValueError("a detector needs class names, got none")
-    if not np.isfinite(detector.threshold):
-        raise ValueError(f"threshold must be finite, got {detector.threshold}; calibrate it on held-out inliers")
+    check_threshold(detector)
     mean, std = (np.asarray(values, float) for values in detector.preprocessing)
     if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0.0).any():
         raise ValueError(f"preprocessing must hold three means and three positive stds, got {detector.preprocessing}")
+
+
+def check_threshold(detector: Any) -> None:
+    """Raise ValueError unless a detector's threshold is a number."""
+    if not np.isfinite(detector.threshold):
+        raise ValueError(
+            f"threshold must be finite, got {detector.threshold}; calibrate it on held-out inliers (detector.calibrate)"
+        )
 
 
 def to_content(detector: Any) -> dict[str, Any]:
@@ -37,6 +45,13 @@ def to_content(detector: Any) -> dict[str, Any]:
     return {
         "backbone": {"name": detector.backbone, "precision": detector.precision},
         "preprocessing": detector.preprocessing._asdict(),
+        **decision_to_content(detector),
+    }
+
+
+def decision_to_content(detector: Any) -> dict[str, Any]:
+    """The part that detectors without a network state, too."""
+    return {
         "class_names": list(detector.class_names),
         "threshold": float(detector.threshold),
         "calibration": dict(detector.calibration),
@@ -50,10 +65,33 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": content["backbone"]["name"],
         "precision": content["backbone"].get("precision"),
         "preprocessing": Preprocessing(mean, std),
+        **decision_from_content(content),
+    }
+
+
+def decision_from_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `decision_to_content` wrote; raises as from_content does."""
+    return {
         "class_names": tuple(map(str, content["class_names"])),
         "threshold": float(content["threshold"]),
         "calibration": dict(content["calibration"]),
     }
+
+
+def score_from_content(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name of the method, settings of its score); raises ValueError when no such method is registered.
+
+    In artefacts of version 0.1 an `epsilon` beside a plain score means the method that is called perturbed now.
+    """
+    name, settings = content["score"]["name"], dict(content["score"]["settings"])
+    check_numbers("score", settings, lists=("permutations",))
+    if "epsilon" in settings and "epsilon" not in methods.get(name).defaults:
+        if settings["epsilon"] > 0.0:
+            name = f"{name}_perturbed"
+        else:
+            del settings["epsilon"]
+    methods.check_settings(methods.get(name), settings)
+    return name, settings
 
 
 def check_numbers(owner: str, settings: Mapping[str, Any], lists: tuple[str, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""One way in for every kind of detector: of images (`fitted`), and of pixels of scenes (`segmentation`)."""
+"""One way in for every kind of detector: of images (`fitted`), of `features`, of pixels of scenes (`segmentation`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.detector import artefact, fitted, scene_content, segmentation
+from quantjax.detector import artefact, features, fitted, scene_content, segmentation
 from quantjax.detector.decision import Prediction
+from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fitted import Detector
 from quantjax.detector.segmentation import ScenePrediction, SegmentationDetector
 
-AnyDetector = Detector | SegmentationDetector
+AnyDetector = Detector | FeatureDetector | SegmentationDetector
 
 
 class Kind(NamedTuple):
@@ -28,6 +29,9 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {  # by the name in detector.json
     "quantjax detector": Kind(Detector, fitted.check, fitted.predictor, fitted.content, fitted.restore),
+    "quantjax feature detector": Kind(
+        FeatureDetector, features.check, features.predictor, features.content, features.restore
+    ),
     "quantjax segmentation detector": Kind(
         SegmentationDetector,
         segmentation.check,
@@ -44,22 +48,22 @@ def check(detector: AnyDetector) -> None:
 
 
 def predictor(detector: AnyDetector, **options: Any) -> Any:
-    """Functions that compile once, at their first call: a Predictor, or for scenes a ScenePredictor.
+    """Functions that compile at their first call: a Predictor, or for scenes a ScenePredictor.
 
-    Options are batch_size (images, or windows of scenes) and devices. Raises ValueError when the detector does not hold
-    together (see check), and from its functions for images of another type or shape than they take.
+    Options are batch_size (images, rows, or windows of scenes) and devices. Raises ValueError when the detector does
+    not hold together (see check), and from its functions for images of another type or shape than they take.
     """
     return KINDS[kind_of(detector)].predictor(detector, **options)
 
 
 def predict(detector: AnyDetector, images: np.ndarray, **options: Any) -> Prediction | ScenePrediction:
-    """Decisions about images uint8 [N, H, W, 3], or one scene [H, W, 3]; compiles at every call, see predictor."""
+    """Decisions about images uint8 [N, H, W, 3], rows, or a scene [H, W, 3]; compiles at every call, see predictor."""
     return predictor(detector, **options).predict(images)
 
 
 def score(detector: AnyDetector, images: np.ndarray, **options: Any) -> np.ndarray:
-    """Scores [N] or [H, W], higher = more outlying, of what `predict` takes; compiles at every call, see predictor."""
-    return predictor(detector, **options).score(images)
+    """Scores [N] or [H, W], higher = more outlying, of what `predict` takes; they need no threshold, see predictor."""
+    return predictor(detector._replace(threshold=0.0), **options).score(images)
 
 
 def save(detector: AnyDetector, folder: str | Path) -> None:
@@ -74,8 +78,9 @@ def save(detector: AnyDetector, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> AnyDetector:
-    """Read what save wrote, of the kind that it is. Files are data only and never run code.
+    """Read what save wrote, of the kind that it is. Files are data and run no code, save for a network of one's own.
 
+    That is stored as a program: load such a detector only from someone you trust.
     Raises FileNotFoundError when there is no detector in `folder`, ValueError when its files are damaged, do not belong
     together, or come from a newer format.
     """
@@ -90,9 +95,21 @@ def load(folder: str | Path) -> AnyDetector:
     return detector
 
 
+def export(detector: AnyDetector, folder: str | Path, **options: Any) -> None:
+    """Write the detector as one program that JAX runs without this library's models, see exported.save.
+
+    Option: platforms. Raises ValueError when it does not hold together or cannot be a program, TypeError for a detector
+    of scenes: its windows depend on the size of each scene, which a program must know.
+    """
+    if isinstance(detector, SegmentationDetector):
+        raise TypeError("a detector of scenes cannot be exported; save it, load it where quantjax is installed")
+    (features if isinstance(detector, FeatureDetector) else fitted).export(detector, folder, **options)  # type: ignore[arg-type]
+
+
 def kind_of(detector: Any) -> str:
     """The detector's kind, a key of KINDS; raises TypeError for anything else."""
     for name, kind in KINDS.items():
         if isinstance(detector, kind.type):
             return name
-    raise TypeError(f"a detector must be a Detector or a SegmentationDetector, got {type(detector).__name__}")
+    kinds = ", ".join(kind.type.__name__ for kind in KINDS.values())
+    raise TypeError(f"a detector must be one of {kinds}; got {type(detector).__name__}")

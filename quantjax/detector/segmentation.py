@@ -17,15 +17,15 @@ import numpy as np
 from quantjax import segmentation
 from quantjax.checks import check_choice, check_interval
 from quantjax.detector import artefact
+from quantjax.detector.decision import is_outlier
 from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
-from quantjax.detector.methods import ANY
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings, GmmState
 from quantjax.inference import sliding
 from quantjax.parallel import replicate
 from quantjax.scores import Standardisation
 from quantjax.segmentation import PREDICTION, SCORES, UNKNOWN_CLASSES, Estimator, Scales, Segmentor, scoring
-from quantjax.types import Array, Preprocessing, PyTree
+from quantjax.types import ANY, Array, Preprocessing, PyTree
 
 OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
 LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
@@ -93,7 +93,7 @@ def make_predictor(run: Callable[..., Mapping[str, np.ndarray]], score: str, thr
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
             raise ValueError(f"a scene must be uint8 [H, W, 3], got {dtype} {list(shape)}; give one image at a time")
         maps = run(image)
-        return ScenePrediction(~(maps[score] <= np.float32(threshold)), maps[PREDICTION], maps[score])
+        return ScenePrediction(is_outlier(maps[score], threshold), maps[PREDICTION], maps[score])
 
     return ScenePredictor(predict, lambda image: predict(image).score)
 

@@ -1,7 +1,22 @@
-"""Normalizing flows as tuples of pure functions: build one with `quantod`, or chain layers of your own."""
+"""Normalizing flows as tuples of pure functions: fit QuantOD's to features, build one, or chain layers of your own."""
 
 from quantjax.flows.base import Flow, chain, invert, log_likelihood, sample
 from quantjax.flows.distribution import as_distrax
+from quantjax.flows.fit import DEFAULTS, PRESETS, FittedFlow, TrainingCurve, fit, flow_settings
 from quantjax.flows.recipes import quantod
 
-__all__ = ["Flow", "as_distrax", "chain", "invert", "log_likelihood", "quantod", "sample"]
+__all__ = [
+    "DEFAULTS",
+    "PRESETS",
+    "FittedFlow",
+    "Flow",
+    "TrainingCurve",
+    "as_distrax",
+    "chain",
+    "fit",
+    "flow_settings",
+    "invert",
+    "log_likelihood",
+    "quantod",
+    "sample",
+]

@@ -18,6 +18,7 @@ Report = Callable[[int, int], None]
 # Batches that may be on their way before the oldest result is read: the device never waits for the host, and memory
 # stays that of a few batches.
 IN_FLIGHT = 4
+BUCKETS = (1, 16)  # one request, a handful of them
 
 
 def batched(
@@ -70,6 +71,23 @@ def batched(
         while waiting:
             fetch()
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+    return run
+
+
+def bucketed(
+    fn: Callable[..., PyTree], *, batch_size: int, shared: int = 0, devices: Sequence[Any] | None = None
+) -> Callable[..., PyTree]:
+    """`batched` for calls of any size, one row as well: few rows fill the smallest of BUCKETS that holds them.
+
+    Each bucket compiles at the first call that it serves; more rows than the last bucket go in batches of batch_size.
+    """
+    sizes = [*(size for size in BUCKETS if size < batch_size), batch_size]
+    runs = {size: batched(fn, batch_size=size, shared=shared, devices=devices) for size in sizes}
+
+    def run(*args: PyTree, report: Report | None = None) -> PyTree:
+        rows = _length(jax.tree.map(np.asarray, args[-1]))
+        return runs[next((size for size in sizes if size >= rows), batch_size)](*args, report=report)
 
     return run
 

@@ -55,7 +55,7 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
         _roc(scores),
         _histograms(scores),
         markup.section("more", "More tables", "".join(map(markup.titled_table, _more_tables(results)))),
-        markup.settings(results, ("calibration", "config", "versions"), hidden=("rows", "accuracy", "note")),
+        markup.settings(results, _groups(results), hidden=("rows", "accuracy", "note")),
     ]
     return markup.document(_title(results), results.get("note"), sections)
 
@@ -78,6 +78,11 @@ def to_text(results: Mapping[str, Any]) -> str:
 
 def _title(results: Mapping[str, Any]) -> str:
     return f"Outlier detection, inliers: {results['inlier']}"
+
+
+def _groups(results: Mapping[str, Any]) -> list[str]:
+    """What the page's settings are listed by; methods, name -> what it is, need not be there."""
+    return [key for key in ("calibration", "config", "methods", "versions") if key in results]
 
 
 def _tiles(results: Mapping[str, Any]) -> str:

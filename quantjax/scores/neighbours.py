@@ -33,7 +33,8 @@ def fit_neighbours(features: ArrayLike) -> Neighbours:
 def knn(neighbours: Neighbours, features: Array, k: int = 10, *, block: int = 4096) -> Array:
     """Return the cosine distance, 1 - cosine, in 0..2, to the k-th nearest training feature; [B, D] -> [B].
 
-    The bank is read `block` rows at a time, so memory grows with B * block, not with B * N; the result is exact.
+    The bank is read `block` rows at a time, so memory grows with B * block, not with B * N; the result is exact, and
+    NaN for features that are not finite.
     Raises ValueError when features are not [B, D] of the bank's D, or k or block is out of range.
     Source: Sun et al. (ICML 2022), whose Euclidean distance on the unit sphere orders rows the same way.
     """
@@ -56,7 +57,8 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, block: int = 40
     best, _ = jax.lax.scan(merge, best, bank[:whole].reshape(-1, block, dimension))
     if whole < rows:
         best, _ = merge(best, bank[whole:])
-    return 1.0 - best[:, k - 1]
+    # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
+    return jnp.where(jnp.isnan(queries).any(axis=1), jnp.nan, 1.0 - best[:, k - 1])
 
 
 def _unit(features: Array) -> Array:

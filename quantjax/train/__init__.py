@@ -1,6 +1,6 @@
 """Training as pure functions: one step, a compiled epoch over resident data, a loop that can be killed and resumed."""
 
-from quantjax.train.loop import file_order, fit, make_epoch, shuffled_order
+from quantjax.train.loop import Report, file_order, fit, make_epoch, shuffled_order
 from quantjax.train.step import (
     Mean,
     TrainState,
@@ -15,6 +15,7 @@ from quantjax.train.stream import fit_stream
 
 __all__ = [
     "Mean",
+    "Report",
     "TrainState",
     "ValueAndGrad",
     "accumulated",

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from experiments import density
 from experiments.config import QuantOD, Settings, identity, parse, resolve, run_name
 from experiments.segmentation import config as segmentation
+from quantjax import flows
 
 
 def scenes(**how):
@@ -27,6 +29,16 @@ def test_the_demonstration_and_the_paper_differ_in_size_alone():
             dataclasses.replace(small, data_dir="", run="", weights="", preprocessing="none")
         ).values()
     )
+
+
+def test_the_flags_have_the_library_s_defaults():
+    full = density.fit_settings(resolve(QuantOD(inlier="cifar10"), accelerator=False))
+    reference = density.fit_settings(resolve(QuantOD(inlier="cifar10", preset="reference"), accelerator=False))
+    for given in (full, reference):
+        preset = flows.PRESETS[given["preset"]]
+        wanted = flows.DEFAULTS | {"preset": given["preset"], "epochs": preset.epochs, "shuffle": preset.shuffle}
+        assert {key: wanted[key] for key in given} == given
+    assert full.keys() | {"dropout"} == flows.DEFAULTS.keys()
 
 
 def test_views_follow_the_machine():
@@ -62,6 +74,7 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"run": "../elsewhere"}, "--run must be the name of a folder"),
         ({"outliers": ()}, "--outliers must name at least one"),
         ({"scores": ()}, "--scores must name at least one"),
+        ({"scores": ("msp", "nearest")}, "--scores must be of quantod, msp, .*; got 'nearest'"),
         ({"weights": "missing.npz"}, "--weights must be a file"),
     ],
 )

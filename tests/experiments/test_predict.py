@@ -92,6 +92,14 @@ def test_nothing_to_do_is_status_2_and_one_error(capsys, run_folder, photos, mon
     assert message in errors[0]
 
 
+def test_a_detector_of_features_judges_no_images(capsys, tmp_path):
+    made = detector.fit("energy", logits=np.eye(3))._replace(threshold=0.0)
+    detector.save(made, tmp_path / "d")
+    status, lines, errors = run(capsys, "--run", tmp_path / "d", "a.png")
+    assert (status, lines) == (2, [])
+    assert "takes features, no images" in errors[0]
+
+
 def test_lines_for_people_say_why():
     row = {"path": "a.png", "class": "cat", "confidence": 0.75, "score": 2.0, "threshold": 1.0}
     assert "(nearest class cat 75.0 %)" in predict.to_line({**row, "decision": "outlier"})

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from experiments import density, run_log
-from experiments.config import SCORES
 from experiments.quantod import main
+from quantjax import methods
 from quantjax.data.bundled import BUNDLED_OUTLIERS
 from quantjax.report import read_jsonl
 from quantjax.train import pace
@@ -62,15 +62,17 @@ def results_of(folder: Path) -> dict:
 def test_every_score_stays_above_its_floor(demonstration):
     rows = results_of(demonstration)["rows"]
     reached = {(r["method"], r["outlier"]): r["auroc"] for r in rows}
-    reached |= {(m, "average"): np.mean([r["auroc"] for r in rows if r["method"] == m]) for m in SCORES}
-    assert set(FLOORS) == set(SCORES)
+    reached |= {(m, "average"): np.mean([r["auroc"] for r in rows if r["method"] == m]) for m in methods.names()}
+    assert set(FLOORS) == set(methods.names())
     assert not {m: reached[m, where] for m, (where, floor) in FLOORS.items() if reached[m, where] < floor}
 
 
 def test_results_follow_the_schema(demonstration):
     results = results_of(demonstration)
     assert (results["schema"], results["positive_class"], results["inlier"]) == (1, "inlier", "digits")
-    assert {(r["method"], r["outlier"]) for r in results["rows"]} == {(m, o) for m in SCORES for o in BUNDLED_OUTLIERS}
+    assert {(r["method"], r["outlier"]) for r in results["rows"]} == {
+        (m, o) for m in methods.names() for o in BUNDLED_OUTLIERS
+    }
     assert results["accuracy"] > 85.0
     for row in results["rows"]:
         parts = ("load", "compile", "extract", "fit", "score")
@@ -300,7 +302,7 @@ def test_features_that_are_not_finite(uninterrupted, tmp_path):
 
     settings = resolve(QuantOD(), accelerator=False)
     rows = np.full((10, 4), np.nan, np.float32)
-    with pytest.raises(ValueError, match="features: training, view 0 must be finite"):
+    with pytest.raises(ValueError, match="features: inlier must be finite"):
         density.fit(settings, [rows], {"inlier": rows}, tmp_path, None)
 
 

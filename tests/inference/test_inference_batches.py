@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.inference import batched, map_batches
+from quantjax.inference import batched, bucketed, map_batches
 
 
 def double(x):
@@ -102,3 +102,16 @@ assert many["y"].shape == (23, 3) and seen == [(8, 23), (16, 23), (23, 23)], see
 def test_four_devices_give_what_one_gives_for_rows_that_do_not_divide():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", FOUR_DEVICES], check=True, env=environment)
+
+
+def test_few_rows_fill_a_small_batch():
+    sizes = []
+
+    def double(x):
+        sizes.append(x.shape[0])
+        return 2 * x
+
+    run = bucketed(double, batch_size=64)
+    for rows in (1, 3, 16, 17, 64, 65, 1):
+        np.testing.assert_array_equal(run(np.arange(rows)), 2 * np.arange(rows))
+    assert sizes == [1, 16, 64]  # each compiled once

@@ -58,6 +58,13 @@ def test_results_json_follows_the_schema(tmp_path, results, scores):
     assert stored["calibration"]["threshold"] == -3.25
 
 
+def test_the_page_says_what_the_methods_are(tmp_path, results):
+    about = {"MSP": {"reads": ["logits"], "settings": {}, "paper": "Hendrycks and Gimpel"}}
+    write_results(tmp_path, results | {"methods": about})
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("<h3>Methods</h3>") < page.index("Hendrycks and Gimpel") < page.index("<h3>Versions</h3>")
+
+
 def test_markdown_has_methods_down_sets_across_and_the_average(tmp_path, results):
     write_results(tmp_path, results)
     lines = (tmp_path / "results.md").read_text().splitlines()

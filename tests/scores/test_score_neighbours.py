@@ -52,3 +52,10 @@ def test_a_row_of_zeros_is_no_nan():
 def test_wrong_arguments_are_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+def test_a_row_that_is_not_finite_scores_nan():
+    """top_k may put its cosines below all others, or above."""
+    neighbours = scores.fit_neighbours(np.eye(3))
+    queries = jnp.asarray([[1.0, 0.0, 0.0], [jnp.nan, 0.0, 0.0], [jnp.inf, 0.0, 0.0]], jnp.float32)
+    np.testing.assert_array_equal(np.isnan(scores.knn(neighbours, queries, k=1)), [False, True, True])

@@ -1,0 +1,123 @@
+"""A fitted detector of rows of features, or logits, that were computed elsewhere: it needs no network and no images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from quantjax import methods
+from quantjax.detector import artefact, exported, rows
+from quantjax.detector.decision import Predictor, judge, make_predictor
+from quantjax.detector.facts import check_threshold, decision_from_content, decision_to_content, score_from_content
+from quantjax.inference import bucketed
+from quantjax.parallel import replicate
+from quantjax.types import Array, ClassifierOutput, PyTree
+
+
+class FeatureDetector(NamedTuple):
+    """Everything that decides about a row.
+
+    It takes an array of what its method reads, features [N, D] or logits [N, K], or several by name,
+    {"features": ..., "logits": ...}; logits beside features that are read alone say the class.
+    """
+
+    dimension: int
+    """D; 0 where the method reads no features."""
+    class_names: tuple[str, ...]
+    """[K]; empty where neither labels nor logits were given."""
+    score: str
+    """Name of a registered method."""
+    settings: Mapping[str, Any]
+    """Of the score."""
+    params: PyTree
+    """What the method fitted."""
+    threshold: float
+    """On the score; outlier unless score <= threshold. NaN until it is calibrated."""
+    calibration: Mapping[str, Any]
+    """source, n, and in percent promised_tpr and achieved_tpr."""
+
+
+def widths(detector: FeatureDetector) -> dict[str, int]:
+    """What the score reads -> its width."""
+    known = {"features": detector.dimension, "logits": len(detector.class_names)}
+    return {name: known[name] for name in methods.get(detector.score).reads if name in known}
+
+
+def predictor(detector: FeatureDetector, *, batch_size: int = 1024, devices: Sequence[Any] | None = None) -> Predictor:
+    """Make functions that compile at their first call, and again for logits beside features; see inference.bucketed.
+
+    Raises ValueError when the detector does not hold together (see check), and from its functions for rows that are not
+    what it takes.
+    """
+    check(detector)
+    params = replicate(detector.params, devices)
+    mapped = bucketed(pipeline(detector), batch_size=batch_size, shared=1, devices=devices)
+    take = rows.taking(widths(detector), _classes(detector))
+    return make_predictor(partial(mapped, params), detector.threshold, take)
+
+
+def _classes(detector: FeatureDetector) -> dict[str, int]:
+    return {"logits": len(detector.class_names)} if detector.class_names else {}
+
+
+def pipeline(detector: FeatureDetector) -> Callable[[PyTree, Mapping[str, Array]], tuple[Array, ...]]:
+    """run(params, {"features" [B, D], "logits" [B, K]}) -> what decision.judge returns."""
+    method = methods.get(detector.score)
+
+    def run(params: PyTree, given: Mapping[str, Array]) -> tuple[Array, ...]:
+        output: Any = ClassifierOutput(given.get("logits"), given.get("features"), {})  # type: ignore[arg-type]
+        with jax.default_matmul_precision("highest"):
+            score = method.score(detector.settings, params, methods.View(output))
+        return judge(score, given.get("logits"))
+
+    return run
+
+
+def content(detector: FeatureDetector) -> tuple[dict[str, Any], dict[str, PyTree]]:
+    """(detector.json, arrays) of a detector that `check` accepts."""
+    score = {"name": detector.score, "settings": dict(detector.settings)}
+    return {"dimension": detector.dimension, **decision_to_content(detector), "score": score}, {
+        "score": detector.params
+    }
+
+
+def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FeatureDetector:
+    """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
+    facts, dimension = decision_from_content(content), int(content["dimension"])
+    name, settings = score_from_content(content)
+    expected = methods.get(name).template(settings, dimension, len(facts["class_names"]))
+    params = artefact.restore(arrays, {"score": expected})["score"]
+    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **facts)
+
+
+def export(detector: FeatureDetector, folder: str | Path, **options: Any) -> None:
+    """Write the detector as a program that JAX runs alone, on what its score reads: exported.save."""
+    check(detector)
+    exported.save(
+        partial(pipeline(detector), detector.params),
+        folder,
+        class_names=detector.class_names,
+        inputs=widths(detector),
+        threshold=detector.threshold,
+        extra={"score": detector.score, "calibration": dict(detector.calibration)},
+        **options,
+    )
+
+
+def check(detector: FeatureDetector) -> None:
+    """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
+    method = methods.get(detector.score)
+    methods.check_settings(method, detector.settings)
+    if methods.needs_network(method):
+        raise ValueError(f"method {method.name} reads {', '.join(method.reads)}: it needs a network and its images")
+    for name, width in widths(detector).items():
+        if width < 1:
+            raise ValueError(f"a detector whose score reads {name} must know their width, got {width}")
+    check_threshold(detector)
+    expected = method.template(detector.settings, detector.dimension, len(detector.class_names))
+    artefact.check_trees({"score": detector.params}, {"score": expected})

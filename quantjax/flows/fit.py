@@ -1,0 +1,221 @@
+"""Fit a normalizing flow to features: QuantOD's second stage (Taghikhah et al., AAAI 2024, eq. 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from quantjax import losses, train
+from quantjax.checks import check_choice, check_finite, check_interval, check_shape
+from quantjax.flows.base import log_likelihood
+from quantjax.flows.recipes import quantod
+from quantjax.parallel import first_device_on_cpu
+from quantjax.types import PyTree
+
+LEARNING_RATE, WEIGHT_DECAY = 9e-5, 1e-6  # Taghikhah et al. 2024, "Meta-parameters"
+CLIP_NORM = 1.0  # preset reference, with Adam's betas of 0.8 and epsilon of 1e-4
+
+
+class Preset(NamedTuple):
+    """In what the paper's text and its released program differ."""
+
+    mixing: str
+    """Between coupling blocks, see recipes.quantod."""
+    epochs: int
+    """Passes over the training rows."""
+    shuffle: bool
+    """Whether every epoch has an order of its own, or reads the rows as they come."""
+    optimizer: Callable[[], optax.GradientTransformation]
+    """Adam as each of them has it."""
+
+
+def _paper_adam() -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.adam(LEARNING_RATE))
+
+
+def _reference_adam() -> optax.GradientTransformation:
+    decay, clip = optax.add_decayed_weights(WEIGHT_DECAY), optax.clip_by_global_norm(CLIP_NORM)
+    return optax.chain(clip, decay, optax.adam(LEARNING_RATE, b1=0.8, b2=0.8, eps=1e-4))
+
+
+PRESETS: dict[str, Preset] = {
+    "paper": Preset("linear", 50, True, _paper_adam),
+    "reference": Preset("permutation", 25, False, _reference_adam),
+}
+# Table 3 and "Meta-parameters"; None: the preset's
+DEFAULTS: dict[str, Any] = {
+    "preset": "paper",
+    "kind": "glow",
+    "blocks": 8,
+    "layers": 2,
+    "width": 512,
+    "clamp": 3.0,
+    "dropout": 0.3,
+    "loss": "quantile",
+    "q": 0.05,
+    "epochs": None,
+    "batch_size": 128,
+    "shuffle": None,
+    "seed": 0,
+}
+
+
+class TrainingCurve(NamedTuple):
+    """How the training went, one entry per epoch of this call; a resumed run's begins where it went on."""
+
+    epochs: np.ndarray
+    """[E] int, finished epochs."""
+    loss: np.ndarray
+    """[E] nats, mean over the steps of the objective that was minimised, dropout on."""
+    mean_log_likelihood: np.ndarray
+    """[E] nats, mean over the training rows, dropout on."""
+
+
+class FittedFlow(NamedTuple):
+    """A trained flow."""
+
+    settings: dict[str, Any]
+    """Keyword arguments of `quantod` that build it, plain JSON values."""
+    params: PyTree
+    """NumPy arrays."""
+    curve: TrainingCurve
+    """Of the training."""
+
+
+def fit(
+    features: np.ndarray | Sequence[np.ndarray],
+    *,
+    preset: str = DEFAULTS["preset"],
+    kind: str = DEFAULTS["kind"],
+    blocks: int = DEFAULTS["blocks"],
+    layers: int = DEFAULTS["layers"],
+    width: int = DEFAULTS["width"],
+    clamp: float = DEFAULTS["clamp"],
+    dropout: float = DEFAULTS["dropout"],
+    loss: str = DEFAULTS["loss"],
+    q: float = DEFAULTS["q"],
+    epochs: int | None = None,
+    batch_size: int = DEFAULTS["batch_size"],
+    shuffle: bool | None = None,
+    seed: int = DEFAULTS["seed"],
+    report: train.Report | None = None,
+    after_epoch: Callable[[int, PyTree], None] | None = None,
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    devices: Sequence[Any] | None = None,
+) -> FittedFlow:
+    """Fit QuantOD's flow to inlier features [N, D], or to V views of them in turn: epoch e sees view e mod V.
+
+    preset, "paper" or "reference", decides optimiser and mixing, and epochs and shuffle where they are None. kind,
+    blocks, layers, width, clamp and dropout as recipes.quantod; loss (quantile, mean or min) and q as
+    losses.likelihood_objective; batch_size counts the rows of one step over all devices. After every epoch come
+    report(steps taken, {"epoch", "loss", "mean_log_likelihood"}), in nats, and after_epoch(finished epochs, params).
+    checkpoints, resume as train.fit; devices None is all of them, on a CPU one, whose products use every core.
+    The last epoch is kept.
+
+    Raises ValueError for features that are not finite, of another shape, or fewer than two rows, and for settings out
+    of their range; FloatingPointError when the training diverges.
+    """
+    chosen = _preset(preset)
+    views = [np.asarray(view) for view in ([features] if hasattr(features, "ndim") else features)]
+    _check_views(views)
+    check_interval("batch_size", batch_size, 2, float("inf"))
+    epochs = chosen.epochs if epochs is None else epochs
+    check_interval("epochs", epochs, 1, float("inf"))
+    settings = flow_settings(
+        views[0].shape[1],
+        preset=preset, kind=kind, blocks=blocks, layers=layers, width=width, clamp=clamp, dropout=dropout,
+    )  # fmt: skip
+    flow, optimizer, key = quantod(**settings), chosen.optimizer(), jax.random.key(seed)
+    order = _epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
+    # ActNorm starts from the statistics of the first batch
+    first = order(0)[0]
+    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(views[0][first[first >= 0]], jnp.float32))
+    objective = losses.likelihood_objective(
+        lambda params, x, masks: log_likelihood(flow, params, x, masks),
+        flow.draw_masks,
+        loss=loss,
+        q=q,
+        draw_rows=batch_size,
+    )
+    noted: list[tuple[float, ...]] = []
+
+    def note(step: int, metrics: dict[str, float]) -> None:
+        noted.append((metrics["epoch"], metrics["loss"], metrics["mean_log_likelihood"]))
+        if report is not None:
+            report(step, metrics)
+
+    state = train.fit(
+        train.make_step(objective, optimizer),
+        train.init_state(params, optimizer),
+        (views[0], None) if len(views) == 1 else lambda epoch: (views[epoch % len(views)], None),
+        order,
+        epochs=epochs,
+        key=jax.random.fold_in(key, 3),
+        report=note,
+        after_epoch=None if after_epoch is None else lambda epoch, state: after_epoch(epoch, state.params),
+        checkpoints=checkpoints,
+        resume=resume,
+        whole_epochs=True,
+        devices=first_device_on_cpu() if devices is None else devices,  # one Adam is cheaper than one per core
+    )
+    numbers, loss_values, likelihoods = np.asarray(noted, np.float64).reshape(-1, 3).T
+    curve = TrainingCurve(numbers.astype(int), loss_values, likelihoods)
+    return FittedFlow(settings, jax.tree.map(np.asarray, state.params), curve)
+
+
+def flow_settings(
+    dimension: int,
+    *,
+    preset: str = DEFAULTS["preset"],
+    kind: str = DEFAULTS["kind"],
+    blocks: int = DEFAULTS["blocks"],
+    layers: int = DEFAULTS["layers"],
+    width: int = DEFAULTS["width"],
+    clamp: float = DEFAULTS["clamp"],
+    dropout: float = DEFAULTS["dropout"],
+    **training: Any,
+) -> dict[str, Any]:
+    """Keyword arguments of `quantod` for those of `fit`; what says how to train is left out."""
+    del training
+    return {
+        "kind": kind,
+        "dimension": dimension,
+        "blocks": blocks,
+        "layers": layers,
+        "width": width,
+        "dropout": dropout,
+        "clamp": clamp,
+        "mixing": _preset(preset).mixing,
+    }
+
+
+def _preset(name: str) -> Preset:
+    check_choice("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def _check_views(views: Sequence[np.ndarray]) -> None:
+    if not views:
+        raise ValueError("features must be an array [N, D] or at least one view of such rows, got none")
+    for number, view in enumerate(views):
+        name = "features" if len(views) == 1 else f"features of view {number}"
+        check_shape(name, view, "[N, D]")
+        if view.shape != views[0].shape:
+            raise ValueError(f"{name} must have the shape of view 0, {list(views[0].shape)}, got {list(view.shape)}")
+        if len(view) < 2:
+            raise ValueError(f"{name} must have at least two rows, got {len(view)}")
+        check_finite(name, view, "check the weights and their preprocessing")
+
+
+def _epoch_order(shuffle: bool, seed: int, rows: int, batch_size: int) -> Callable[[int], np.ndarray]:
+    """order(epoch) -> [S, B] of train.fit."""
+    if shuffle:
+        return lambda epoch: train.shuffled_order(seed, epoch, rows, batch_size)
+    return lambda epoch: train.file_order(rows, batch_size)

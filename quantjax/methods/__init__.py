@@ -1,0 +1,42 @@
+"""Outlier methods by name: what each reads, how it is fitted and scores, where it comes from; one open registry.
+
+from quantjax import methods
+methods.get("knn")            # a Method
+methods.register(Method(...)) # one of your own, known from then on to detectors, commands and tables
+"""
+
+from quantjax.methods import flow, gaussian, logits, neighbours, perturbed
+from quantjax.methods.base import (
+    Fitted,
+    Method,
+    Settings,
+    TrainingRows,
+    View,
+    check_settings,
+    complete_settings,
+    needs_network,
+)
+from quantjax.methods.perturbed import perturbed as perturbed_form
+from quantjax.methods.registry import get, names, register, unregister
+from quantjax.methods.table import to_markdown
+
+for _family in (flow, logits, perturbed, gaussian, neighbours):
+    for _method in _family.METHODS:
+        register(_method)
+
+__all__ = [
+    "Fitted",
+    "Method",
+    "Settings",
+    "TrainingRows",
+    "View",
+    "check_settings",
+    "complete_settings",
+    "get",
+    "names",
+    "needs_network",
+    "perturbed_form",
+    "register",
+    "to_markdown",
+    "unregister",
+]

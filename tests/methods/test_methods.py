@@ -1,0 +1,163 @@
+"""One row per method, all properties: real digits 0-7 are known, 8 and 9 are not; pixels are the features.
+
+A floor lies about 0.02 under what was measured when it was set: a silent regression of a method fails.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import detector, methods, metrics
+from quantjax.types import ClassifierOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    name: str
+    floor: float  # AUROC of 8 and 9 against 0-7, or of negatives
+    settings: Any = None
+    negatives: bool = False  # of the other inliers, where two epochs of a flow do not tell digits apart
+
+
+ROWS = [
+    Row("quantod", 0.99, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}, negatives=True),
+    Row("msp", 0.92),
+    Row("max_logit", 0.93),
+    Row("energy", 0.93),
+    Row("odin", 0.93),
+    Row("mahalanobis", 0.81),
+    Row("mahalanobis_perturbed", 0.81),
+    Row("relative_mahalanobis", 0.905),
+    Row("gem", 0.81),
+    Row("gem_perturbed", 0.81),
+    Row("knn", 0.915, {"k": 5, "step": 1}),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loose_ranks():
+    """optax's updates promote."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(images to fit on, their labels, other inliers, outliers), uint8 [., 8, 8, 3]."""
+    pixels, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    images = np.repeat((pixels * 15.9375).astype(np.uint8).reshape(-1, 8, 8, 1), 3, axis=3)
+    known = labels < 8
+    return images[known][::2], labels[known][::2].astype(np.int32), images[known][1::2], images[~known]
+
+
+@pytest.fixture(scope="module")
+def variables(digits):
+    """A ridge regression of the classes, as a linear layer."""
+    rows = digits[0].mean(-1).reshape(-1, 64) / 255.0
+    design = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+    weights = np.linalg.solve(design.T @ design + 0.1 * np.eye(65), design.T @ np.eye(8)[digits[1]])
+    return {"kernel": (10.0 * weights[:64]).astype("f"), "bias": (10.0 * weights[64]).astype("f")}
+
+
+def network(variables, x):
+    """Pixels as features; an image whose corner is red has features and logits of NaN."""
+    features = x.mean(axis=3).reshape(-1, 64)
+    features = jnp.where((x[:, 0, :1, 0] == 1.0) & (x[:, 0, :1, 1] == 0.0), jnp.nan, features)
+    return features @ variables["kernel"] + variables["bias"][None], features
+
+
+@pytest.fixture(scope="module")
+def fitted(digits, variables):
+    """name -> calibrated detector, fitted once."""
+    found: dict[str, Any] = {}
+
+    def get(row):
+        if row.name not in found:
+            given = {"variables": variables, "settings": row.settings}
+            found[row.name] = detector.calibrate(
+                detector.fit(row.name, network, digits[0], digits[1], **given), digits[2]
+            )
+        return found[row.name]
+
+    return get
+
+
+each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+def test_every_method_has_its_row():
+    assert tuple(row.name for row in ROWS) == methods.names()
+
+
+@each
+def test_unknown_digits_score_higher_and_the_threshold_keeps_its_promise(fitted, digits, row):
+    run = detector.predictor(fitted(row))
+    inliers, outliers = run.predict(digits[2]), run.score(255 - digits[2] if row.negatives else digits[3])
+    assert metrics.auroc(inliers.score, outliers) > row.floor
+    assert 0.95 <= np.mean(~inliers.outlier) < 0.97
+
+
+@each
+def test_scores_survive_the_disk(fitted, digits, row, tmp_path):
+    detector.save(fitted(row), tmp_path / "d")
+    loaded = detector.load(tmp_path / "d")
+    assert (loaded.score, loaded.settings, loaded.threshold) == (row.name, fitted(row).settings, fitted(row).threshold)
+    images = digits[3][:20]
+    np.testing.assert_allclose(
+        detector.score(loaded, images), detector.score(fitted(row), images), rtol=1e-5, atol=1e-5
+    )
+
+
+@each
+def test_a_row_s_score_is_its_own_and_nan_is_an_outlier(fitted, digits, row):
+    """Among other rows, and beside one that is NaN, a row scores what it scores alone."""
+    broken = np.zeros((1, 8, 8, 3), np.uint8)
+    broken[0, 0, 0, 0] = 255
+    run = detector.predictor(fitted(row))
+    alone = run.predict(digits[2][:1])
+    among = run.predict(np.concatenate([digits[3][:5], broken, digits[2][:1]]))
+    np.testing.assert_allclose(among.score[-1:], alone.score, rtol=1e-5, atol=1e-5)
+    assert among.label[-1] == alone.label[0]
+    assert np.isnan(among.score[5])
+    assert among.outlier[5]
+    assert not np.isnan(among.score[[0, 1, 2, 3, 4, 6]]).any()
+
+
+@each
+def test_wrong_shapes_raise(fitted, row):
+    """Features of another length, logits without rows, images without channels."""
+    made = fitted(row)
+    wrong = ClassifierOutput(jnp.zeros(8), jnp.zeros((2, 63)), {})
+    classify = lambda x: wrong  # noqa: E731
+    view = methods.View(wrong, jnp.zeros((2, 8, 8)), classify)
+    with pytest.raises(ValueError, match="must have shape"):
+        methods.get(row.name).score(made.settings, made.params, view)
+
+
+@each
+def test_unknown_settings_are_refused(row):
+    with pytest.raises(ValueError, match=f"method {row.name} has no setting 'colour'; it has"):
+        methods.complete_settings(methods.get(row.name), {"colour": 1})
+
+
+def test_defaults_are_those_of_the_score_functions():
+    from quantjax import scores
+
+    assert methods.get("energy").defaults == {"temperature": scores.energy.__defaults__[0]}
+    assert methods.get("knn").defaults["k"] == scores.knn.__defaults__[0]
+    keywords = scores.odin.__kwdefaults__
+    assert methods.get("odin").defaults == {key: keywords[key] for key in ("temperature", "epsilon")}
+    wanted = {"regularisation": scores.fit_tied_gaussian.__kwdefaults__["regularisation"]}
+    assert methods.get("gem").defaults == methods.get("relative_mahalanobis").defaults == wanted
+    assert methods.get("gem_perturbed").defaults["epsilon"] == scores.perturbed.__kwdefaults__["epsilon"]
+
+
+def test_the_table_names_every_method():
+    lines = methods.to_markdown().splitlines()
+    assert len(lines) == 2 + len(methods.names())
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| `odin` | logits, images | – | temperature 1000, epsilon 0.0048 |" in methods.to_markdown()
