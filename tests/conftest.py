@@ -34,10 +34,10 @@ DEAREST = ("experiments", "devices")  # their files begin first, so that no work
 
 
 def pytest_sessionstart(session):
-    """Start the devices, so that no test changes their number for those after it."""
+    """Start the devices and the cache, so that no test changes them for those after it."""
     if not hasattr(session.config, "workerinput") and session.config.getoption("numprocesses", None):
         return  # the process that hands out tests runs none
-    jax.devices()
+    jax.jit(lambda x: x + 1)(1)  # opens the folder of compiled programs; a later call cannot name another
 
 
 def pytest_collection_modifyitems(items):
@@ -50,6 +50,7 @@ def let_go_of_programs():
     yield
     jax.clear_caches()
     gc.collect()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the commands keep the slow ones alone
 
 
 @pytest.fixture
