@@ -1,8 +1,8 @@
 """JAX runs strict in every test: ranks never promote by themselves, seeds are fixed.
 
 Compiling costs more than computing here. LLVM therefore works at its first level: it compiles a training step in a
-quarter of the time, and the step runs half as fast again. Compiled programs are kept for both workers, for the processes
-that tests start and for the next run; `pytest --cache-clear` throws them away.
+quarter of the time, and the step then takes half as long again. Compiled programs are kept for both workers, for the
+processes that tests start and for the next run; `pytest --cache-clear` throws them away.
 """
 
 from __future__ import annotations
