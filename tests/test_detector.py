@@ -35,7 +35,7 @@ def images():
 def variables():
     """Random weights whose batch norms are not the identity, so that folding matters."""
     module = BACKBONES[BACKBONE].build(len(CLASSES))
-    fresh = module.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    fresh = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     rng = np.random.default_rng(2)
     return jax.tree.map(lambda a: jnp.asarray(a + 0.02 * rng.standard_normal(a.shape), jnp.float32), fresh)
 
@@ -49,7 +49,7 @@ def features():
 def output(variables, images):
     """The unfolded classifier on the images, in evaluation mode."""
     module = BACKBONES[BACKBONE].build(len(CLASSES))
-    return module.apply(variables, standardise(images, BACKBONES[BACKBONE].preprocessing))
+    return jax.jit(module.apply)(variables, standardise(images, BACKBONES[BACKBONE].preprocessing))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ CONFIG = resolve(
     UEM(variant="g-g", crop=(28, 56), batch_size=4, channels=8, components=2, window_batch=4, stride=(14, 28)),
     accelerator=False,
 )
-STEPS = 10
+STEPS = 6
 DEVICES = {"one": jax.devices()[:1], "four": jax.devices()}
 RESULTS: dict[str, Any] = {}
 
@@ -36,7 +36,7 @@ def record(name: str, side: str, tree: Any) -> None:
 
 
 def train(name: str, side: str, value_and_grad: Any, start: Any, batches: list[Any]) -> Any:
-    """Ten steps; plain gradient descent, as Adam would turn rounding in a zero gradient into a whole step."""
+    """Six steps; plain gradient descent, as Adam would turn rounding in a zero gradient into a whole step."""
     params, model_state, frozen = start
     optimizer = optax.sgd(0.05)
     losses: list[Any] = []

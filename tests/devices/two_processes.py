@@ -23,7 +23,7 @@ def main(path: str, *hosts: str) -> None:
         connect_hosts(hosts[0], int(hosts[1]), int(hosts[2]))
     x = np.random.default_rng(0).normal(size=(19, 4)).astype(np.float32)
     model = quantod("glow", dimension=4, blocks=2, layers=0, width=8, dropout=0.3, mixing="permutation")
-    params = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.asarray(x)))
+    params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), jnp.asarray(x)))
     optimizer = optax.sgd(1e-4)
     objective = likelihood_objective(partial(log_likelihood, model), model.draw_masks, loss="mean", draw_rows=7)
     losses = []

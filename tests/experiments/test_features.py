@@ -19,7 +19,7 @@ def silent(title):
 @pytest.fixture(scope="module")
 def extractors():
     model = WideResNet(3, depth=10, width=1, dropout_rate=0.0)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     other = jax.tree.map(lambda leaf: leaf * 1.01, variables)
     return [
         features.build(model, variables, ENERGY_OOD, 8, 4, "float32"),

@@ -100,7 +100,8 @@ assert many["y"].shape == (23, 3) and seen == [(8, 23), (16, 23), (23, 23)], see
 
 
 def test_four_devices_give_what_one_gives_for_rows_that_do_not_divide():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", FOUR_DEVICES], check=True, env=environment)
 
 

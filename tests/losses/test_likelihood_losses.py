@@ -215,7 +215,8 @@ def test_other_batch_of_the_same_shape_does_not_retrace():
 
 
 def test_four_devices_equal_one_in_raw_gradients():
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu")
     root = str(Path(losses.__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
     program = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
