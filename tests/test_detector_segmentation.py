@@ -251,9 +251,3 @@ def test_a_detector_that_does_not_hold_together_is_refused(tmp_path, fitted, cha
 def test_what_is_no_detector_is_named(tmp_path):
     with pytest.raises(TypeError, match="SegmentationDetector; got dict"):
         detector.save({}, tmp_path / "d")
-
-
-def test_a_pixel_whose_score_is_nan_is_unknown(fitted, scene, monkeypatch):
-    monkeypatch.setitem(SCORES, "lr", lambda u, logits, *scales: jnp.full(u.shape[:-1], -1.0).at[3, 5].set(jnp.nan))
-    marked = detector.predict(fitted, scene[:28, :28])
-    assert np.argwhere(marked.outlier).tolist() == [[3, 5]]
