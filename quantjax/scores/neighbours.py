@@ -47,16 +47,20 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, block: int = 40
         raise ValueError(f"block must be at least 1, got {block}")
     queries = _unit(features.astype(jnp.float32))
 
-    def merge(best: Array, part: Array) -> tuple[Array, None]:
+    def merge(best: Array, part: Array) -> Array:
         cosines = jnp.matmul(queries, part.T, precision=jax.lax.Precision.HIGHEST)
         nearest = jax.lax.top_k(cosines, min(k, cosines.shape[1]))[0]
-        return jax.lax.top_k(jnp.concatenate([best, nearest], axis=1), k)[0], None
+        return jax.lax.top_k(jnp.concatenate([best, nearest], axis=1), k)[0]
+
+    def merge_block(i: Array, best: Array) -> Array:
+        return merge(best, jax.lax.dynamic_slice_in_dim(bank, i * block, block))
 
     best = jnp.full((queries.shape[0], k), -jnp.inf, jnp.float32)
-    whole = rows // block * block
-    best, _ = jax.lax.scan(merge, best, bank[:whole].reshape(-1, block, dimension))
-    if whole < rows:
-        best, _ = merge(best, bank[whole:])
+    whole = rows // block
+    if whole:  # slices: blocks of a reshaped bank would be a second bank in memory
+        best = jax.lax.fori_loop(0, whole, merge_block, best)
+    if whole * block < rows:
+        best = merge(best, bank[whole * block :])
     # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
     return jnp.where(jnp.isnan(queries).any(axis=1), jnp.nan, 1.0 - best[:, k - 1])
 
