@@ -44,7 +44,7 @@ def fit(
     """
     for name, rows in evaluation.items():
         check_finite(f"features: {name}", rows, "check the weights and their preprocessing")
-    flow = flows.quantod(**flows.flow_settings(views[0].shape[1], **fit_settings(config)))
+    flow = flows.quantod(**flows.flow_settings(views[0].shape[1], flows.DEFAULTS | fit_settings(config)))
     score = batched(lambda params, x: -flows.log_likelihood(flow, params, x), batch_size=SCORE_ROWS, shared=1)
     start = time.perf_counter()
     with progress("stage 2, epochs") as report:

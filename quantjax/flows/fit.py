@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,10 +128,8 @@ def fit(
     check_interval("batch_size", batch_size, 2, float("inf"))
     epochs = chosen.epochs if epochs is None else epochs
     check_interval("epochs", epochs, 1, float("inf"))
-    settings = flow_settings(
-        views[0].shape[1],
-        preset=preset, kind=kind, blocks=blocks, layers=layers, width=width, clamp=clamp, dropout=dropout,
-    )  # fmt: skip
+    built = dict(preset=preset, kind=kind, blocks=blocks, layers=layers, width=width, clamp=clamp, dropout=dropout)
+    settings = flow_settings(views[0].shape[1], built)
     flow, optimizer, key = quantod(**settings), chosen.optimizer(), jax.random.key(seed)
     order = _epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
     # ActNorm starts from the statistics of the first batch
@@ -170,30 +168,11 @@ def fit(
     return FittedFlow(settings, jax.tree.map(np.asarray, state.params), curve)
 
 
-def flow_settings(
-    dimension: int,
-    *,
-    preset: str = DEFAULTS["preset"],
-    kind: str = DEFAULTS["kind"],
-    blocks: int = DEFAULTS["blocks"],
-    layers: int = DEFAULTS["layers"],
-    width: int = DEFAULTS["width"],
-    clamp: float = DEFAULTS["clamp"],
-    dropout: float = DEFAULTS["dropout"],
-    **training: Any,
-) -> dict[str, Any]:
-    """Keyword arguments of `quantod` for those of `fit`; what says how to train is left out."""
-    del training
-    return {
-        "kind": kind,
-        "dimension": dimension,
-        "blocks": blocks,
-        "layers": layers,
-        "width": width,
-        "dropout": dropout,
-        "clamp": clamp,
-        "mixing": _preset(preset).mixing,
-    }
+def flow_settings(dimension: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `quantod` for those of `fit`, all of DEFAULTS; what says how to train is left out."""
+    own = {name: settings[name] for name in ("blocks", "layers", "width", "dropout", "clamp")}
+    mixing = _preset(settings["preset"]).mixing
+    return {"kind": settings["kind"], "dimension": dimension, **own, "mixing": mixing}
 
 
 def _preset(name: str) -> Preset:
