@@ -133,7 +133,7 @@ def last_map(features: Maps) -> Array:
     """The deepest map [B, h, w, C]; a single map is that itself."""
     if isinstance(features, FeatureMaps):
         return _in_order(features)[-1].map
-    return features[-1] if isinstance(features, tuple | list) else features  # type: ignore[return-value]
+    return features[-1] if isinstance(features, tuple | list) else features
 
 
 def _in_order(features: FeatureMaps) -> tuple[NamedMap, ...]:
