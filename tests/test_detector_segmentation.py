@@ -141,8 +141,8 @@ def test_a_score_that_is_not_a_number_is_unknown():
 
 def test_an_exported_detector_decides_alike_on_scenes_of_any_size(tmp_path, fitted, scene):
     run = detector.predictor(fitted, batch_size=2)
-    scene_export.save(fitted._replace(threshold=0.1), tmp_path / "e", platforms=("cpu",))
-    loaded = scene_export.load(tmp_path / "e", batch_size=2)
+    detector.export(fitted._replace(threshold=0.1), tmp_path / "e", platforms=("cpu",))
+    loaded = detector.load_exported(tmp_path / "e", batch_size=2)
     assert (loaded.class_names, loaded.window, loaded.stride, loaded.threshold) == (CLASSES, WINDOW, STRIDE, 0.1)
     for image in (scene, scene[:20, :28]):
         got, wanted = loaded.predictor.predict(image), run.predict(image)
@@ -152,7 +152,7 @@ def test_an_exported_detector_decides_alike_on_scenes_of_any_size(tmp_path, fitt
     program = tmp_path / "e" / "windows.bin"
     program.write_bytes(program.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"windows.bin is damaged or cut short"):
-        scene_export.load(tmp_path / "e")
+        detector.load_exported(tmp_path / "e")
     (tmp_path / "e" / scene_export.CONTENT).write_text('{"kind": "something"}')
     with pytest.raises(ValueError, match="is no 'quantjax exported scenes' of format 1"):
         scene_export.load(tmp_path / "e")

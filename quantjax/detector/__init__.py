@@ -2,16 +2,17 @@
 
 from quantjax.detector.decision import Prediction, Predictor
 from quantjax.detector.exported import Exported
-from quantjax.detector.exported import load as load_exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fit import calibrate, fit, in_percent
 from quantjax.detector.fitted import Detector
-from quantjax.detector.kinds import check, export, load, predict, predictor, save, score
+from quantjax.detector.kinds import check, export, load, load_exported, predict, predictor, save, score
+from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.segmentation import ScenePrediction, ScenePredictor, SegmentationDetector
 
 __all__ = [
     "Detector",
     "Exported",
+    "ExportedScenes",
     "FeatureDetector",
     "Prediction",
     "Predictor",

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.detector import artefact, features, fitted, scene_content, segmentation
+from quantjax.detector import artefact, exported, features, fitted, scene_content, scene_export, segmentation
 from quantjax.detector.decision import Prediction
+from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fitted import Detector
+from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.segmentation import ScenePrediction, SegmentationDetector
 
 AnyDetector = Detector | FeatureDetector | SegmentationDetector
@@ -25,12 +27,13 @@ class Kind(NamedTuple):
     predictor: Callable[..., Any]
     content: Callable[[Any], tuple[dict[str, Any], Any]]  # detector -> (JSON values, arrays)
     restore: Callable[..., Any]  # (JSON values, arrays by name) -> detector
+    export: Callable[..., None]  # (detector, folder, platforms=...)
 
 
 KINDS: dict[str, Kind] = {  # by the name in detector.json
-    "quantjax detector": Kind(Detector, fitted.check, fitted.predictor, fitted.content, fitted.restore),
+    "quantjax detector": Kind(Detector, fitted.check, fitted.predictor, fitted.content, fitted.restore, fitted.export),
     "quantjax feature detector": Kind(
-        FeatureDetector, features.check, features.predictor, features.content, features.restore
+        FeatureDetector, features.check, features.predictor, features.content, features.restore, features.export
     ),
     "quantjax segmentation detector": Kind(
         SegmentationDetector,
@@ -38,6 +41,7 @@ KINDS: dict[str, Kind] = {  # by the name in detector.json
         segmentation.predictor,
         scene_content.content,
         scene_content.restore,
+        scene_export.save,
     ),
 }
 
@@ -96,14 +100,17 @@ def load(folder: str | Path) -> AnyDetector:
 
 
 def export(detector: AnyDetector, folder: str | Path, **options: Any) -> None:
-    """Write the detector as one program that JAX runs without this library's models, see exported.save.
+    """Write the detector as programs that JAX runs without this library's models, see exported and scene_export.
 
-    Option: platforms. Raises ValueError when it does not hold together or cannot be a program, TypeError for a detector
-    of scenes: its windows depend on the size of each scene, which a program must know.
+    Option: platforms. Raises ValueError when it does not hold together or cannot be a program.
     """
-    if isinstance(detector, SegmentationDetector):
-        raise TypeError("a detector of scenes cannot be exported; save it, load it where quantjax is installed")
-    (features if isinstance(detector, FeatureDetector) else fitted).export(detector, folder, **options)  # type: ignore[arg-type]
+    KINDS[kind_of(detector)].export(detector, folder, **options)
+
+
+def load_exported(folder: str | Path, **options: Any) -> Exported | ExportedScenes:
+    """Read what `export` wrote, ready to run; options and errors as of exported.load and scene_export.load."""
+    scenes = artefact.read_json(Path(folder) / exported.CONTENT).get("kind") == scene_export.KIND
+    return (scene_export if scenes else exported).load(folder, **options)
 
 
 def kind_of(detector: Any) -> str:

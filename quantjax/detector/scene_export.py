@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 import quantjax
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, PLATFORMS
+from quantjax.detector.exported import CONTENT, PLATFORMS, to_program
 from quantjax.detector.segmentation import ScenePredictor, SegmentationDetector, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
@@ -40,7 +40,7 @@ class ExportedScenes(NamedTuple):
     stride: tuple[int, int]
     """Pixels between windows."""
     threshold: float
-    """Unknown iff score > threshold."""
+    """Unknown unless score <= threshold."""
 
 
 def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
@@ -51,13 +51,12 @@ def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Seque
     """
     check(detector)
     windows, finish, weights = parts(detector)
+    height, width = detector.window
     programs = {
-        "windows": _exported(
-            partial(windows, weights), ("batch, {}, {}, 3".format(*detector.window),), jnp.uint8, platforms
-        ),
-        "finish": _exported(
+        "windows": _program_of(partial(windows, weights), [("batch", height, width, 3)], jnp.uint8, platforms),
+        "finish": _program_of(
             lambda logits, u: finish((logits, u)),
-            (f"height, width, {len(detector.class_names)}", "height, width, 2"),
+            [("height", "width", len(detector.class_names)), ("height", "width", 2)],
             jnp.float32,
             platforms,
         ),
@@ -83,15 +82,18 @@ def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Seque
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 
-def _exported(run: Callable[..., Any], shapes: Sequence[str], dtype: Any, platforms: Sequence[str]) -> bytes:
+def _program_of(run: Callable[..., Any], shapes: Sequence[tuple[Any, ...]], dtype: Any, platforms: Any) -> bytes:
+    """`run` as a program of arrays of these shapes, in which a name stands for any length."""
     from jax import export
 
-    compiled: Any = data_parallel(
+    scope = export.SymbolicScope()
+    arrays = [
+        jax.ShapeDtypeStruct(export.symbolic_shape(", ".join(map(str, shape)), scope=scope), dtype) for shape in shapes
+    ]
+    compiled = data_parallel(
         lambda *arrays, axis_name: run(*arrays), (0,) * len(shapes), 0, devices=jax.local_devices()[:1]
     )
-    scope = export.SymbolicScope()
-    arrays = [jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype) for shape in shapes]
-    return bytes(export.export(compiled, platforms=tuple(platforms))(*arrays).serialize())
+    return to_program(compiled, tuple(arrays), platforms=platforms)
 
 
 def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ExportedScenes:

@@ -10,7 +10,7 @@ of an estimator {"projector": {"params"}, "head": {"params", "state"}}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from quantjax.types import Array, FeatureMaps, NamedMap, Preprocessing, PyTree
 
 DECODER_MAPS = 4  # maps that a feature pyramid reads
 
-Maps = FeatureMaps | Sequence[Array] | Array  # several maps [B, h, w, C], shallow to deep, or a single one
+Maps = FeatureMaps | tuple[Array, ...] | list[Array] | Array  # maps [B, h, w, C], shallow to deep, or a single one
 
 
 class Segmentor(NamedTuple):
@@ -133,7 +133,7 @@ def last_map(features: Maps) -> Array:
     """The deepest map [B, h, w, C]; a single map is that itself."""
     if isinstance(features, FeatureMaps):
         return _in_order(features)[-1].map
-    return features[-1] if isinstance(features, tuple | list) else features  # type: ignore[return-value]
+    return features[-1] if isinstance(features, tuple | list) else features
 
 
 def _in_order(features: FeatureMaps) -> tuple[NamedMap, ...]:

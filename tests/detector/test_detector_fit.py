@@ -238,9 +238,7 @@ def test_weights_stay_on_the_device(images, monkeypatch):
     np.testing.assert_array_equal(run.score(images[:1]), first)
 
 
-def test_scenes_are_calibrated_and_exported_elsewhere(tmp_path):
+def test_scenes_are_calibrated_elsewhere():
     scenes = detector.SegmentationDetector(*[None] * 14)
     with pytest.raises(TypeError, match="got SegmentationDetector"):
         detector.calibrate(scenes, [])
-    with pytest.raises(TypeError, match="a detector of scenes cannot be exported"):
-        detector.export(scenes, tmp_path / "e")
