@@ -173,7 +173,7 @@ def parse(argv: list[str] | None = None) -> QuantOD:
 def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
     from quantjax import flows, methods
-    from quantjax.data.bundled import BUNDLED_OUTLIERS
+    from quantjax.bundled.images import BUNDLED_OUTLIERS
 
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
     if probe:

@@ -10,8 +10,9 @@ import numpy as np
 
 from experiments.config import HELD_OUT, INLIER, Settings
 from experiments.features import Progress
+from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
-from quantjax.data import batches, bundled
+from quantjax.data import batches
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share

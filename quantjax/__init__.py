@@ -2,15 +2,16 @@
 
 The map of the house:
 
-- `types`, `checks`        named tuples, shape letters, argument checks
+- `types`, `checks`, `rows`  named tuples, shape letters, argument checks; rows of scenes and objects
 - `gaussian`, `resize`     log-densities; maps of another size, by PyTorch's rules
 - `dropout`                random bytes that say which entries stay
 - `losses`, `scores`       training objectives; higher = more outlying
 - `metrics`                rates of images, pixels and components
 - `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions
+- `classification`         a classifier's objective, optimiser and epochs
 - `heads`, `segmentation`  linear and mixture heads; segmentor and unknown estimation module composed, trained, scored
 - `convert`                foreign checkpoints -> our trees
-- `data`                   random-access sources, scenes, objects and their mix, augmentation, the bundled sets
+- `data`, `bundled`        random-access sources, scenes, objects and their mix, augmentation; sets without download
 - `train`                  step, loops over resident data and over streams, checkpoints
 - `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
 - `methods`                outlier methods by name, one open registry: python -m quantjax.methods lists them

@@ -11,11 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks"}
+GROUND = {"types", "checks", "rows"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
+    "rows": set(),
+    "bundled": GROUND,
     "gaussian": GROUND,
     "resize": GROUND,
     "dropout": GROUND,
@@ -25,7 +27,7 @@ ALLOWED = {
     "scores": CONCEPT,
     "losses": CONCEPT,
     "metrics": GROUND,
-    "data": GROUND,
+    "data": GROUND | {"bundled"},
     "convert": GROUND | {"extractors", "flows", "heads"},
     "segmentation": CONCEPT
     | {"extractors", "heads", "scores", "losses", "train", "inference", "parallel", "data.jitter"},

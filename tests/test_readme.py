@@ -105,7 +105,7 @@ def test_the_detector_example_names_what_exists():
 
 
 def test_the_estimator_beside_a_segmentor_of_ones_own(monkeypatch):
-    from quantjax.data import streets
+    from quantjax.bundled import streets
 
     monkeypatch.setattr(streets, "ROWS", {"train": 4, "test": 1})
     scope: dict = {}

@@ -11,9 +11,10 @@ from experiments.features import Progress
 from experiments.outcome import CALIBRATION_SEED, in_percent
 from experiments.segmentation import networks
 from experiments.segmentation.config import Settings
-from experiments.segmentation.objectives import IGNORED, scales
+from experiments.segmentation.objectives import scales
 from quantjax import detector, metrics
 from quantjax.data import batches
+from quantjax.rows import IGNORED
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor
 from quantjax.types import PyTree
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.segmentation.config import SCRATCH, Settings
-from quantjax.losses import IGNORE as IGNORED
 from quantjax.scores import Standardisation
 from quantjax.segmentation import Scales
 from quantjax.types import PyTree
 
-__all__ = ["IGNORED", "of_estimator", "of_segmentor", "scales", "trains_backbone"]
+__all__ = ["of_estimator", "of_segmentor", "scales", "trains_backbone"]
 
 CONTRAST_WEIGHT = 0.01  # beta of eq. 13
 CLASS_WEIGHT = {"g-g": 0.5, "g-d": 0.0, "d-d": 0.0}  # alpha of eq. 13

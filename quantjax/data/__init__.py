@@ -6,15 +6,13 @@
 - `images`   one image file -> uint8 RGB; resize and centre crop
 - `batches`  a source -> arrays; fingerprints, splits, subsets
 - `augment`  random flip and crop, in JAX
-- `bundled`  sets that need no download
 
 Street scenes and what is pasted into them:
 
 - `scenes`   names -> scenes: `open_scenes("camvid", data_dir, "train", height=240)`
 - `driving`  the readers: CamVid, Cityscapes, RoadAnomaly, Fishyscapes, SegmentMeIfYouCan; `pairs` decodes and resizes
-- `streets`  rendered scenes that need no download
 - `objects`  names and folders -> objects cut out by their masks: `open_objects("cutouts", data_dir, "train")`
-- `cutouts`, `coco`, `street_objects`  their sources
+- `cutouts`, `coco`  their sources
 - `mix`      objects pasted into scenes, for training and as an evaluation set
 - `loader`   endless training batches, decoded ahead; `resident` keeps decoded rows in memory
 - `jitter`   random flip and colour jitter, in JAX

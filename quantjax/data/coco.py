@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from quantjax.data.cutouts import MaskedImages, ObjectRow, Objects, cropped
+from quantjax.data.cutouts import MaskedImages, Objects, cropped
 from quantjax.data.driving import images_in
 from quantjax.data.images import read_image
+from quantjax.rows import ObjectRow
 
 MINIMUM_SIDE = 480
 MINIMUM_AREA = 32  # pixels of all objects together; thinner outlines may hold no pixel's centre

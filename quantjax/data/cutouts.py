@@ -7,24 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, SupportsIndex, TypedDict
+from typing import Protocol, SupportsIndex
 
 import numpy as np
 
 from quantjax.data.driving import images_in
 from quantjax.data.images import read_image
 from quantjax.data.pairs import read_values
+from quantjax.rows import ObjectRow
 
 OPAQUE = 128  # alpha from which a pixel belongs to the object
-
-
-class ObjectRow(TypedDict):
-    """One thing to paste."""
-
-    image: np.ndarray  # [h, w, 3] uint8
-    mask: np.ndarray  # [h, w] bool, True on the object; no row and no column is all False at the border
-    name: str
-    class_name: str
 
 
 class Objects(Protocol):

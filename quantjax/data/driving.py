@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from quantjax.data.images import is_image_name
-from quantjax.data.pairs import IGNORED, Pair, ScenePairs, table
+from quantjax.data.pairs import Pair, ScenePairs, table
+from quantjax.rows import IGNORED
 
 CAMVID_CLASSES = (
     "sky",

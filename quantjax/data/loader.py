@@ -16,7 +16,8 @@ import numpy as np
 from quantjax.checks import check_interval
 from quantjax.data.cutouts import Objects
 from quantjax.data.mix import Share, check_not_empty, check_some_fit, paste
-from quantjax.data.pairs import IGNORED, SceneRow, Scenes, resize_box
+from quantjax.data.pairs import Scenes, resize_box
+from quantjax.rows import IGNORED, SceneRow
 
 Batch = dict[str, np.ndarray]  # image uint8 [B, h, w, 3], label uint8 [B, h, w]
 Crop = tuple[int, int]

@@ -11,10 +11,10 @@ from typing import SupportsIndex
 import numpy as np
 
 from quantjax.checks import check_interval
-from quantjax.data.cutouts import ObjectRow, Objects
-from quantjax.data.pairs import IGNORED, SceneRow, Scenes
+from quantjax.data.cutouts import Objects
+from quantjax.data.pairs import Scenes
+from quantjax.rows import IGNORED, PASTED, ObjectRow, SceneRow
 
-PASTED = 254
 Share = tuple[float, float]
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data.coco import coco_objects
-from quantjax.data.cutouts import Cutouts, MaskedImages, ObjectRow, Objects, folder_objects
+from quantjax.data.cutouts import Cutouts, MaskedImages, Objects, folder_objects
 from quantjax.data.scenes import find_folder
+from quantjax.rows import ObjectRow
 
 __all__ = ["OBJECT_SETS", "OVERLAP", "Cutouts", "MaskedImages", "ObjectRow", "Objects", "open_objects"]
 
@@ -83,6 +84,6 @@ def find_objects(name: str, data_dir: str | Path | None) -> Path | None:
 
 
 def _open_bundled(split: str) -> Objects:
-    from quantjax.data import street_objects
+    from quantjax.bundled import street_objects
 
     return cast(Objects, street_objects.StreetObjects(split))

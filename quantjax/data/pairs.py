@@ -1,25 +1,17 @@
-"""Street scenes with one label per pixel: the row, and the source that reads image and label files in pairs."""
+"""Street scenes with one label per pixel: the source that reads image and label files in pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, SupportsIndex, TypedDict
+from typing import NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 
 from quantjax.data.images import read_image
+from quantjax.rows import SceneRow
 
-IGNORED = 255  # pixels that no loss and no metric counts
 UNKNOWN = -1  # in a table: a value the publisher does not use
-
-
-class SceneRow(TypedDict):
-    """One scene: of an inlier set labels are 0..K-1, of an evaluation set 0 inlier and 1 anomaly; 255 is ignored."""
-
-    image: np.ndarray  # [H, W, 3] uint8
-    label: np.ndarray  # [H, W] uint8
-    name: str
 
 
 class Scenes(Protocol):

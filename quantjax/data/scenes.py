@@ -11,7 +11,8 @@ from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data import driving
-from quantjax.data.pairs import Pair, ScenePairs, SceneRow, Scenes
+from quantjax.data.pairs import Pair, ScenePairs, Scenes
+from quantjax.rows import SceneRow
 
 __all__ = ["EVALUATION_SETS", "INLIER_SETS", "SCENE_SETS", "Pair", "ScenePairs", "SceneRow", "Scenes", "open_scenes"]
 
@@ -113,7 +114,7 @@ def find_folder(name: str, data_dir: Path, folders: tuple[str, ...], markers: tu
 
 
 def _open_bundled(split: str, height: int | None) -> Scenes:
-    from quantjax.data import streets
+    from quantjax.bundled import streets
 
     source = streets.Streets(split) if height is None else streets.Streets(split, (height, 2 * height))
     return cast(Scenes, source)

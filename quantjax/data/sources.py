@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from quantjax.data import bundled, readers
+from quantjax.bundled import images as bundled
+from quantjax.data import readers
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
 
 __all__ = ["KNOWN", "SPLITS", "ArraySource", "FileSource", "Row", "Source", "TfdsSource", "open_source"]

@@ -24,9 +24,8 @@ from quantjax.checks import check_choice, check_interval, check_shape
 from quantjax.heads.bank import moments, select, write
 from quantjax.heads.density import layer_norm, normed_log_density, unit
 from quantjax.heads.sinkhorn import assign
+from quantjax.rows import IGNORED
 from quantjax.types import Array, PyTree
-
-IGNORE = 255
 
 
 class GmmSettings(NamedTuple):
@@ -150,7 +149,7 @@ def update(
     present = (pixels if axis_name is None else jax.lax.psum(pixels, axis_name)) > 0
     mean, deviation = _follow(settings, state, bank, present)
     new = GmmState(mean, deviation, bank, pointer, state.written + chosen.taken, state.count + 1)
-    return new, jnp.where(taking_part, group, IGNORE).reshape(labels.shape)
+    return new, jnp.where(taking_part, group, IGNORED).reshape(labels.shape)
 
 
 def contrast(output: GmmOutput, targets: Array) -> Array:
@@ -160,7 +159,7 @@ def contrast(output: GmmOutput, targets: Array) -> Array:
     Raises ValueError when targets are not at output's resolution. Source: GMMSeg (Liang et al., NeurIPS 2022), eq. 13.
     """
     check_shape("targets", targets, f"[{', '.join(map(str, output.logits.shape[:3]))}]")
-    ignored = targets == IGNORE
+    ignored = targets == IGNORED
     logits = jnp.where(ignored[..., None], 0.0, output.log_density.reshape(*targets.shape, -1))
     components = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     chosen = jnp.sum(jnp.where(components == targets[..., None], logits, 0.0), axis=3)
@@ -200,9 +199,9 @@ def _check_settings(settings: GmmSettings) -> None:
     for name in ("num_classes", "dimension", "components", "memory", "per_component", "update_every"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
-    if settings.num_classes * settings.components > IGNORE:
+    if settings.num_classes * settings.components > IGNORED:
         raise ValueError(
-            f"num_classes * components must be at most {IGNORE}, since targets use {IGNORE} for ignored pixels, got "
+            f"num_classes * components must be at most {IGNORED}, since targets use {IGNORED} for ignored pixels, got "
             f"{settings.num_classes} * {settings.components}; use fewer components"
         )
     if settings.per_component > settings.memory:

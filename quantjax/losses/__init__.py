@@ -4,7 +4,7 @@ Every loss is one value per row or pixel and the caller averages; the exceptions
 (the quantile, and the terms of `baselines` that are means over the inlier or the outlier pixels).
 """
 
-from quantjax.losses.baselines import OUTLIER, pebal_loss, rba_loss
+from quantjax.losses.baselines import pebal_loss, rba_loss
 from quantjax.losses.likelihood import (
     DrawMasks,
     LogLikelihood,
@@ -15,11 +15,9 @@ from quantjax.losses.likelihood import (
     quantile_nll,
     quantile_rows,
 )
-from quantjax.losses.pixels import IGNORE, likelihood_ratio_loss, pixel_cross_entropy, valid
+from quantjax.losses.pixels import likelihood_ratio_loss, pixel_cross_entropy, valid
 
 __all__ = [
-    "IGNORE",
-    "OUTLIER",
     "DrawMasks",
     "LogLikelihood",
     "cross_entropy",

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.checks import check_shape
-from quantjax.losses.pixels import IGNORE
 from quantjax.resize import blur
+from quantjax.rows import IGNORED, PASTED
 from quantjax.types import Array
-
-OUTLIER = 254
 
 
 class _Pixels(NamedTuple):
@@ -126,8 +124,8 @@ def _pixels(logits: Array, labels: Array, classes: int, axis_name: str | None) -
     if classes < 1 or min(logits.shape[1:3]) < 4:
         raise ValueError(f"logits must have a class and at least 4 x 4 pixels, got shape {list(logits.shape)}")
     labels = labels.astype(jnp.int32)
-    inlier, outlier = (labels >= 0) & (labels < classes), labels == OUTLIER
-    known = jnp.all(inlier | outlier | (labels == IGNORE))
+    inlier, outlier = (labels >= 0) & (labels < classes), labels == PASTED
+    known = jnp.all(inlier | outlier | (labels == IGNORED))
     counts = jnp.stack([jnp.sum(mask, dtype=jnp.float32) for mask in (inlier, outlier, ~known)])
     inliers, outliers, wrong = _total(counts, axis_name)
     images = len(labels) * (1 if axis_name is None else jax.lax.axis_size(axis_name))

@@ -11,17 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.checks import check_shape
+from quantjax.rows import IGNORED
 from quantjax.types import Array
 
-IGNORE = 255
 
-
-def valid(labels: Array, ignore: int = IGNORE) -> Array:
+def valid(labels: Array, ignore: int = IGNORED) -> Array:
     """Return where labels [...] take part in a loss: bool [...], False where they equal `ignore`."""
     return labels.astype(jnp.int32) != ignore
 
 
-def pixel_cross_entropy(logits: Array, labels: Array, ignore: int = IGNORE) -> Array:
+def pixel_cross_entropy(logits: Array, labels: Array, ignore: int = IGNORED) -> Array:
     """Return -log softmax(logits)[label] in nats; logits [B, h, w, K], labels [B, h, w] integers -> [B, h, w] float32.
 
     0 where the label is `ignore`, NaN where it is neither that nor one of 0..K-1.
@@ -48,9 +47,9 @@ def likelihood_ratio_loss(llr: Array, labels: Array) -> Array:
     check_shape("llr", llr, "[B, H, W]")
     check_shape("labels", labels, _shape(llr.shape))
     labels = labels.astype(jnp.int32)
-    llr = jnp.where(labels == IGNORE, 0.0, llr.astype(jnp.float32))
+    llr = jnp.where(labels == IGNORED, 0.0, llr.astype(jnp.float32))
     loss = jax.nn.softplus(jnp.where(labels == 1, -llr, llr))
-    return _where_known((labels == 0) | (labels == 1), labels == IGNORE, loss)
+    return _where_known((labels == 0) | (labels == 1), labels == IGNORED, loss)
 
 
 def _where_known(known: Array, ignored: Array, loss: Array) -> Array:

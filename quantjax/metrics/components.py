@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quantjax.checks import check_shape
+from quantjax.rows import IGNORED
 
-IGNORE = 255
 LEVELS = np.linspace(0.25, 0.75, 11)
 
 
@@ -60,10 +60,10 @@ def add(
     score, label, minimum = np.asarray(score), np.asarray(label), MinimumSizes(*minimum)
     check_shape("score", score, "[H, W]")
     check_shape("label", label, f"[{score.shape[0]}, {score.shape[1]}]")
-    known = np.isin(label, (0, 1, IGNORE))
+    known = np.isin(label, (0, 1, IGNORED))
     if not known.all():
-        raise ValueError(f"label must be 0, 1 or {IGNORE} (ignored), got also {np.unique(label[~known])[:5].tolist()}")
-    counted = label != IGNORE
+        raise ValueError(f"label must be 0, 1 or {IGNORED} (ignored), got also {np.unique(label[~known])[:5].tolist()}")
+    counted = label != IGNORED
     if np.isnan(threshold) or np.isnan(score[counted]).any():
         raise ValueError("score and threshold must not be NaN at labelled pixels; see the network")
     predicted = _kept(_components((score > threshold) & counted), minimum.predicted)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quantjax.checks import check_interval
+from quantjax.rows import IGNORED
 
-IGNORE = 255
 TPR = 0.95
 CHUNK = 1 << 20  # pixels at a time, which bounds the memory of temporary arrays
 SIGN = np.uint32(1 << 31)
@@ -159,13 +159,13 @@ def _pixels(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarra
         raise ValueError(f"labels must have the shape of scores, {list(scores.shape)}, got {list(labels.shape)}")
     scores, labels = scores.ravel(), labels.ravel()
     for chunk in _chunks(len(labels)):
-        known = np.isin(labels[chunk], (0, 1, IGNORE))
+        known = np.isin(labels[chunk], (0, 1, IGNORED))
         if not known.all():
             raise ValueError(
-                f"labels must be 0 (inlier), 1 (anomaly) or {IGNORE} (ignored), "
+                f"labels must be 0 (inlier), 1 (anomaly) or {IGNORED} (ignored), "
                 f"got also {np.unique(labels[chunk][~known])[:5].tolist()}; map them first"
             )
-        bad = np.isnan(scores[chunk]) & (labels[chunk] != IGNORE)
+        bad = np.isnan(scores[chunk]) & (labels[chunk] != IGNORED)
         if bad.any():
             raise ValueError(f"scores must not be NaN at labelled pixels, got NaN at {int(bad.sum())}; see the network")
     return scores, labels

@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quantjax.checks import check_interval, check_labels
+from quantjax.rows import IGNORED
 
-IGNORE = 255
 
-
-def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int, ignore: int = IGNORE) -> np.ndarray:
+def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int, ignore: int = IGNORED) -> np.ndarray:
     """Return int64 [K, K], entry (k, j) = pixels of class k predicted as j; pixels labelled `ignore` do not count.
 
     predictions and labels are integers of one shape, [H, W] say. Matrices of several images add up to that of the set.

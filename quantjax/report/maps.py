@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.checks import check_shape
+from quantjax.rows import IGNORED
 
-ANOMALY, IGNORE = 1, 255
+ANOMALY = 1
 THUMBNAIL = 240  # pixels wide
 GAP = 4  # pixels between thumbnails
 ORANGE = (235, 104, 52)
@@ -87,14 +88,14 @@ def label_overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     pale = (image.astype(np.float32) + 255.0) / 2.0
     grey = np.full_like(pale, 128.0)
     shown = np.where((label == ANOMALY)[..., None], np.array(ORANGE, np.float32), pale)
-    return np.where((label == IGNORE)[..., None], grey, shown).astype(np.uint8)
+    return np.where((label == IGNORED)[..., None], grey, shown).astype(np.uint8)
 
 
 def class_overlay(image: np.ndarray, classes: np.ndarray, opacity: float = 0.6) -> np.ndarray:
     """image [H, W, 3] under the colours of classes [H, W]; pixels of class 255 stay as they are."""
     colours = class_colours(int(classes.max(initial=0)) + 1)[classes]
     mixed = (1.0 - opacity) * image + opacity * colours
-    return np.where((classes == IGNORE)[..., None], image, mixed).astype(np.uint8)
+    return np.where((classes == IGNORED)[..., None], image, mixed).astype(np.uint8)
 
 
 def class_colours(count: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from quantjax.heads import gmm
 from quantjax.heads.linear import LinearHead
+from quantjax.rows import IGNORED
 from quantjax.types import Array, PyTree
 
 
@@ -65,7 +66,7 @@ def gmm_head(settings: gmm.GmmSettings) -> DenseHead:
 
     def learn(state: PyTree, output: Any, labels: Array, axis_name: str | None = None) -> Learned:
         new_state, targets = gmm.update(settings, state, output, labels, axis_name)
-        return Learned(new_state, gmm.contrast(output, targets), targets != gmm.IGNORE)
+        return Learned(new_state, gmm.contrast(output, targets), targets != IGNORED)
 
     return DenseHead(init, forward, learn)
 

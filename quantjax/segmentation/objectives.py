@@ -20,6 +20,7 @@ from quantjax.data import jitter
 from quantjax.extractors import standardise
 from quantjax.extractors.normalization import Mode
 from quantjax.parallel import local_rows
+from quantjax.rows import IGNORED, PASTED
 from quantjax.scores import Standardisation, likelihood_ratio
 from quantjax.segmentation.heads import DenseHead, Learned
 from quantjax.segmentation.network import Estimator, FrozenSegmentor, Segmentor, estimate, frozen, segment
@@ -54,7 +55,7 @@ def segmentor_objective(
     def means(params: PyTree, model_state: PyTree, batch: PyTree, key: Array, axis_name: str | None):
         fixed, crops = batch
         images, labels = augment(network.preprocessing, hue, crops, key, axis_name)
-        labels = jnp.where(labels == losses.OUTLIER, losses.IGNORE, labels)
+        labels = jnp.where(labels == PASTED, IGNORED, labels)
         variables = join_segmentor(params, model_state, fixed)
         output = segment(network, variables, images, Mode(train=True, axis_name=axis_name))
         logits = resize.bilinear(output.logits, labels.shape[1:])
@@ -103,7 +104,7 @@ def estimator_objective(
     def means(params: PyTree, model_state: PyTree, batch: PyTree, key: Array, axis_name: str | None):
         variables, crops = batch
         images, labels = augment(network.preprocessing, hue, crops, key, axis_name)
-        labels = jnp.where(labels == losses.IGNORE, losses.IGNORE, (labels == losses.OUTLIER).astype(labels.dtype))
+        labels = jnp.where(labels == IGNORED, IGNORED, (labels == PASTED).astype(labels.dtype))
         maps, logits, statistics = jax.lax.stop_gradient(known(variables, model_state["decoder"], images, axis_name))
         output = estimate(estimator, join_estimator(params, model_state), maps)
         unknown = resize.bilinear(output.logits, labels.shape[1:])

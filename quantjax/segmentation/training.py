@@ -19,8 +19,8 @@ import optax
 from quantjax import resize
 from quantjax.extractors import standardise
 from quantjax.inference import map_batches
-from quantjax.losses import IGNORE
 from quantjax.parallel import data_parallel
+from quantjax.rows import IGNORED
 from quantjax.scores import Standardisation, fit_standardisation
 from quantjax.segmentation.network import (
     Estimator,
@@ -177,4 +177,4 @@ def fit_scale(network: Segmentor, variables: PyTree, batches: Iterator[PyTree], 
     images, labels = (np.concatenate([batch[name] for batch in drawn]) for name in ("image", "label"))
     values = map_batches(best, images, batch_size=len(drawn[0]["image"]))
     labels = np.asarray(resize.nearest(jnp.asarray(labels), values.shape[1:3]))
-    return fit_standardisation([values[labels != IGNORE]])
+    return fit_standardisation([values[labels != IGNORED]])

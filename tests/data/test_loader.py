@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantjax.data.loader import TrainingRows, scale_and_crop, training_batches
-from quantjax.data.mix import PASTED
+from quantjax.rows import PASTED
 
 
 class Ramps:

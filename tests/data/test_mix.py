@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantjax.data.mix import PASTED, PastedScenes, anomalies, check_some_fit, paste
+from quantjax.data.mix import PastedScenes, anomalies, check_some_fit, paste
+from quantjax.rows import PASTED
 
 
 @pytest.fixture

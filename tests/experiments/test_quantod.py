@@ -13,7 +13,7 @@ from PIL import Image
 from experiments import density, run_log
 from experiments.quantod import main
 from quantjax import methods
-from quantjax.data.bundled import BUNDLED_OUTLIERS
+from quantjax.bundled.images import BUNDLED_OUTLIERS
 from quantjax.report import read_jsonl
 from quantjax.train import pace
 
@@ -105,7 +105,7 @@ def test_a_finished_run_is_printed_again(demonstration, capsys):
 
 def test_the_saved_detector_repeats_the_scores(demonstration):
     from quantjax import detector
-    from quantjax.data import bundled
+    from quantjax.bundled import images as bundled
 
     images, _ = bundled.SETS["digits"].make("test")
     outliers, _ = bundled.SETS["gratings"].make("test")
@@ -230,7 +230,7 @@ def test_a_failed_overwrite_loses_nothing(uninterrupted, capsys):
 
 
 def test_the_inlier_images_under_another_name(tmp_path, capsys):
-    from quantjax.data import bundled
+    from quantjax.bundled import images as bundled
 
     images, _ = bundled.SETS["digits"].make("test")
     np.savez(tmp_path / "copy.npz", images=images[::-1])

@@ -5,10 +5,10 @@ import pytest
 from experiments.progress import Progress
 from experiments.segmentation import calibration, evaluation, networks, outcome
 from experiments.segmentation.config import UEM, resolve
-from experiments.segmentation.objectives import IGNORED
 from experiments.segmentation.sets import Sets
 from quantjax import detector
 from quantjax.detector.segmentation import template
+from quantjax.rows import IGNORED
 
 CLASSES = ("road", "sky", "car")
 

@@ -19,7 +19,7 @@ from experiments.segmentation.config import METHODS, UEM, identity, parse, resol
 from experiments.segmentation.sets import PASTE_SEED, Sets, open_sets
 from experiments.uem import main
 from quantjax import resize, segmentation
-from quantjax.data import streets
+from quantjax.bundled import streets
 from quantjax.extractors import standardise
 from quantjax.report import read_jsonl
 from quantjax.train import pace

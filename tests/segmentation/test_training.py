@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from quantjax import segmentation
-from quantjax.data import streets
+from quantjax.bundled import streets
 from quantjax.data.loader import training_batches
 from quantjax.data.objects import open_objects
 from quantjax.data.scenes import open_scenes
@@ -66,7 +66,7 @@ def test_a_segmentor_is_fitted_and_its_frozen_parts_stay(batches, train_backbone
         train_backbone=train_backbone, report=lambda step, means: seen.append(means["loss"]), report_every=4,
     )  # fmt: skip
     assert jax.tree.structure(trained) == jax.tree.structure(variables)
-    assert seen[1] < seen[0]
+    assert seen[-1] < seen[0]
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), trained, variables)
     assert all(jax.tree.leaves(same["backbone"])) == (not train_backbone)
     assert not any(jax.tree.leaves(same["head"]))
@@ -90,9 +90,9 @@ def test_an_estimator_is_fitted_beside_any_frozen_segmentor(batches):
     network, estimator, seen = FrozenSegmentor(foreign), segmentation.make_estimator((16, 8)), []
     fitted = segmentation.fit_estimator(
         network, weights, estimator, batches, steps=60, key=jax.random.key(0), optimizer=optax.adam(3e-2), hue=0.0,
-        report=lambda step, means: seen.append(means["ratio"]), report_every=20,
+        report=lambda step, means: seen.append(means["ratio"]), report_every=5,
     )  # fmt: skip
-    assert seen[2] < 0.8 * seen[0]
+    assert seen[-1] < 0.8 * seen[0]
     assert fitted.segmentor is weights
     jax.tree.map(np.testing.assert_array_equal, weights, kept)
     score = segmentation.make_scorer(network, estimator, window=CROP, stride=CROP)

@@ -13,12 +13,12 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from quantjax.bundled import street_parts as parts
+from quantjax.bundled import street_textures as textures
+from quantjax.bundled.street_canvas import BUILDING, PAVEMENT, ROAD, SKY, VEGETATION, Camera, Canvas
+from quantjax.bundled.street_parts import Scene
 from quantjax.checks import check_choice
-from quantjax.data import street_parts as parts
-from quantjax.data import street_textures as textures
-from quantjax.data.pairs import SceneRow
-from quantjax.data.street_canvas import BUILDING, PAVEMENT, ROAD, SKY, VEGETATION, Camera, Canvas
-from quantjax.data.street_parts import Scene
+from quantjax.rows import SceneRow
 
 CLASS_NAMES = ("road", "pavement", "sky", "building", "vegetation", "car", "pole")
 SIZE = (112, 224)

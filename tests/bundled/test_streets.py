@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantjax.data import streets
+from quantjax.bundled import streets
+from quantjax.bundled.street_canvas import BUILDING, CAR, PAVEMENT, POLE, ROAD, SKY, VEGETATION
+from quantjax.bundled.streets import CLASS_NAMES, Streets
 from quantjax.data.scenes import open_scenes
-from quantjax.data.street_canvas import BUILDING, CAR, PAVEMENT, POLE, ROAD, SKY, VEGETATION
-from quantjax.data.streets import CLASS_NAMES, Streets
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
+from quantjax.bundled.street_textures import SCENE_TEXTURES, field
 from quantjax.checks import check_choice
-from quantjax.data.cutouts import ObjectRow
-from quantjax.data.street_textures import SCENE_TEXTURES, field
+from quantjax.rows import ObjectRow
 
 LONGEST = (18, 60)  # pixels, before the last crop
 

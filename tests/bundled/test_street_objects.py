@@ -10,11 +10,12 @@ import pytest
 from sklearn.datasets import load_sample_image
 from sklearn.metrics import average_precision_score
 
-from quantjax.data import street_objects
-from quantjax.data.mix import PASTED, paste
-from quantjax.data.street_objects import PHOTOGRAPHS, RECIPES, StreetObjects
-from quantjax.data.street_textures import SCENE_TEXTURES
-from quantjax.data.streets import Streets
+from quantjax.bundled import street_objects
+from quantjax.bundled.street_objects import PHOTOGRAPHS, RECIPES, StreetObjects
+from quantjax.bundled.street_textures import SCENE_TEXTURES
+from quantjax.bundled.streets import Streets
+from quantjax.data.mix import paste
+from quantjax.rows import PASTED
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_colour_by_itself_does_not_find_them():
 def test_cutting_imports_neither_scikit_learn_nor_matplotlib():
     code = (
         "import sys\n"
-        "from quantjax.data.street_objects import StreetObjects\n"
+        "from quantjax.bundled.street_objects import StreetObjects\n"
         "[StreetObjects('train')[k] for k in range(20)]\n"
         "assert not {'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
     )

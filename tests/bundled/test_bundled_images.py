@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
-from quantjax.data import bundled
+from quantjax.bundled import images as bundled
 from quantjax.data.batches import load, same_source
 from quantjax.data.sources import open_source
 

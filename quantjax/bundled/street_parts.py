@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.data import street_textures as textures
-from quantjax.data.street_canvas import BUILDING, CAR, POLE, VEGETATION, Camera, Canvas, Polygon
+from quantjax.bundled import street_textures as textures
+from quantjax.bundled.street_canvas import BUILDING, CAR, POLE, VEGETATION, Camera, Canvas, Polygon
 
 # Outlines of cars from the rear to the nose, as shares of length and height.
 _HATCHBACK = np.array([(0, 0.2), (0, 0.6), (0.05, 0.68), (0.16, 1), (0.6, 1), (0.76, 0.66), (0.97, 0.58), (1, 0.2)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantjax.data import street_textures as textures
+from quantjax.bundled import street_textures as textures
 
 
 @pytest.mark.parametrize("size", [(1, 1), (6, 40), (50, 9), (64, 64)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quantjax.data.street_canvas import CAR, POLE, Camera, Canvas, inside
+from quantjax.bundled.street_canvas import CAR, POLE, Camera, Canvas, inside
 
 CAMERA = Camera(focal=100.0, centre=56.0, horizon=50.0, height=1.5, shift=1.0, yaw=0.1, bend=0.02)
 
