@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.segmentation.config import DEMONSTRATION
+from experiments.segmentation.sets import PASTE_SEED
 from quantjax import detector
 from quantjax.data import bundled
 from quantjax.data.mix import PastedScenes
@@ -25,7 +27,6 @@ from quantjax.data.scenes import open_scenes
 from quantjax.report import maps
 
 SCENES, DIGITS = 2, 6
-SHARE = (0.25, 0.6)  # of the scene's height that an object's longer side takes, as in the run
 SCORES = {"id": "ID: segmentor", "ood": "OoD: module", "lr": "LR: ratio of both"}
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 WIDTH, DPI = 10.0, 100  # inches, pixels per inch
@@ -90,7 +91,8 @@ def judged_images(known: detector.Detector) -> list[Judged]:
 def judged_scenes(known: detector.SegmentationDetector) -> list[Scene]:
     """The first scenes of the evaluation set streets_mix, judged."""
     unseen = open_objects("bundled", None, "test")
-    mixed = PastedScenes(open_scenes("streets", None, "test"), unseen, share=SHARE)
+    share = DEMONSTRATION["object_share"]
+    mixed = PastedScenes(open_scenes("streets", None, "test"), unseen, PASTE_SEED, share=share)
     predictors = {name: detector.predictor(known._replace(score=name)) for name in SCORES}
     scenes = []
     for index in range(SCENES):
@@ -107,10 +109,10 @@ def draw(scenes: Sequence[Scene], marked: Any, images: Sequence[Judged], judged:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    height = 2.0 + 0.78 * len(scenes) + 0.95
-    figure = Figure((WIDTH, height), dpi=DPI, facecolor="white")
+    heights = 0.7 + 0.83 * len(scenes), 2.1
+    figure = Figure((WIDTH, sum(heights)), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(0.85 + 0.78 * len(scenes), height - 0.85 - 0.78 * len(scenes)))
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     _draw_scenes(upper, scenes, marked)
     _draw_images(lower, images, judged)
     canvas.draw()
@@ -121,7 +123,7 @@ def draw(scenes: Sequence[Scene], marked: Any, images: Sequence[Judged], judged:
 
 def _draw_scenes(figure: Any, scenes: Sequence[Scene], known: Any) -> None:
     kept = known.calibration["promised_tpr"]
-    _title(figure, f"Scenes: unknown objects, marked where LR > {known.threshold:.3g} ({kept:g} % of known pixels kept)")
+    _title(figure, f"Scenes: unknown where LR > {_number(known.threshold)} (set to keep {kept:g} % of known pixels)")
     examples = [maps.Example(str(i), scene.image, scene.label, scene.scores) for i, scene in enumerate(scenes)]
     limits = maps.score_limits(examples)
     axes = figure.subplots(len(scenes), 3 + len(SCORES), squeeze=False)
@@ -137,19 +139,23 @@ def _draw_scenes(figure: Any, scenes: Sequence[Scene], known: Any) -> None:
 
 
 def _draw_images(figure: Any, images: Sequence[Judged], known: Any) -> None:
-    name, kept = known.score, known.calibration["promised_tpr"]
-    _title(figure, f"Images: outlier where {name}'s score > {known.threshold:.3g} ({kept:g} % of known images kept)")
+    rule, kept = f"{known.score}'s score > {_number(known.threshold)}", known.calibration["promised_tpr"]
+    _title(figure, f"Images: outlier where {rule} (set to keep {kept:g} % of known images)")
     axes = figure.subplots(1, len(images))
     figure.subplots_adjust(left=0.01, right=0.99, top=0.74, bottom=0.26, wspace=0.08)
     for cell, one in zip(axes, images, strict=True):
         _show(cell, one.image)
         cell.set_title(one.group.replace("_", "\n", 1).replace("_", " "), fontsize=8, pad=3)
         said = one.said if one.right else f"{one.said}\n(wrong)"
-        cell.set_xlabel(f"{one.score:.4g}\n{said}", fontsize=8, labelpad=3, color=RIGHT if one.right else WRONG)
+        cell.set_xlabel(f"{_number(one.score)}\n{said}", fontsize=8, labelpad=3, color=RIGHT if one.right else WRONG)
 
 
 def _title(figure: Any, text: str) -> None:
     figure.text(0.01, 0.97, text, fontsize=10.5, weight="bold", ha="left", va="top")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _show(cell: Any, picture: np.ndarray) -> None:
@@ -157,7 +163,7 @@ def _show(cell: Any, picture: np.ndarray) -> None:
     cell.set_xticks([])
     cell.set_yticks([])
     for side in cell.spines.values():
-        side.set_visible(False)
+        side.set_color("#bbbbbb")
 
 
 if __name__ == "__main__":

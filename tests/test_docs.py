@@ -58,9 +58,11 @@ def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argument
     def caught(self, *_, **__):
         raise CaughtError(self)
 
-    with monkeypatch.context() as patch, pytest.raises(CaughtError) as info:
+    program = importlib.import_module(module)
+    with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", caught)
-        importlib.import_module(module).main()
+        with pytest.raises(CaughtError) as info:
+            program.main()
     return info.value.args[0]
 
 
@@ -128,9 +130,8 @@ def anchors(page: Path) -> set[str]:
 def test_the_table_of_methods_is_the_registry():
     from quantjax import methods
 
-    table = re.search(r"<!-- methods: begin -->\n(.*)<!-- methods: end -->", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert table
-    assert table[1] == methods.to_markdown(), "paste what python -m quantjax.methods prints"
+    [table] = re.findall(r"<!-- methods: begin -->\n(.*)<!-- methods: end -->", PAGES[0].read_text(), re.DOTALL)
+    assert table == methods.to_markdown(), "paste what python -m quantjax.methods prints"
 
 
 def test_the_picture_is_small():

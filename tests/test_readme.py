@@ -150,7 +150,8 @@ def test_an_exported_program(rng):
     from quantjax import detector
 
     features = rng.normal(size=(50, 4)).astype(np.float32)
-    detector.save(detector.calibrate(detector.fit("gem", features=features, labels=[0, 1] * 25), features), "own_features")
+    fitted = detector.fit("gem", features=features, labels=[0, 1] * 25)
+    detector.save(detector.calibrate(fitted, features), "own_features")
     scope = {"rows": np.concatenate([features[:2], np.full((1, 4), 30.0, np.float32)])}
     exec(block("load_exported") + "decided = program.predictor.predict(rows)", scope)
     assert scope["decided"].outlier.tolist()[2]
