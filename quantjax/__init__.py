@@ -7,12 +7,12 @@ The map of the house:
 - `dropout`                random bytes that say which entries stay
 - `losses`, `scores`       training objectives; higher = more outlying
 - `metrics`                rates of images, pixels and components
-- `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions
-- `classification`         a classifier's objective, optimiser and epochs
+- `extractors`, `flows`    Flax Linen backbones and decoders; normalizing flows as tuples of pure functions, fitted
 - `heads`, `segmentation`  linear and mixture heads; segmentor and unknown estimation module composed, trained, scored
 - `convert`                foreign checkpoints -> our trees
 - `data`, `bundled`        random-access sources, scenes, objects and their mix, augmentation; sets without download
 - `train`                  step, loops over resident data and over streams, checkpoints
+- `classification`         a classifier trained from images: objective, optimiser, epochs
 - `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
 - `methods`                outlier methods by name, one open registry: python -m quantjax.methods lists them
 - `detector`, `report`     fit, calibrate, keep and use a detector; result files

@@ -1,4 +1,4 @@
-"""README's Python examples run as they stand; its test command is the one that is checked."""
+"""Every Python example of README and of the pages in docs/ runs as it stands."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCKS = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)]
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,14 @@ def block(word: str) -> str:
     return found
 
 
+def test_every_example_is_run_here():
+    words = [word for _, word in re.findall(r"""block\((["'])(.+?)\1\)""", Path(__file__).read_text())]
+    assert len(words) == len(BLOCKS)
+    assert all(sum(word in code for word in words) == 1 for code in BLOCKS)
+
+
 def test_python_examples_are_short():
-    for word in ("own_features", "own_photos", "own_network", "features_of"):
+    for word in ('save(fitted, "own_features")', "own_photos", "own_network", "features_of"):
         assert len([line for line in block(word).splitlines() if line.strip()]) <= 10
 
 
@@ -36,7 +43,7 @@ def test_features_of_ones_own(rng):
         np.save(f"{name}.npy", array)
     np.save("new.npy", np.concatenate([rows[:3], np.full((1, 6), 30.0)]))
     scope: dict = {}
-    exec(block("own_features"), scope)
+    exec(block('save(fitted, "own_features")'), scope)
     assert scope["decision"].outlier.tolist() == [False, False, False, True]
 
 
@@ -77,14 +84,44 @@ def test_a_flax_network_of_ones_own(pixels):
     assert np.isfinite(detector.score(detector.load("own_network"), pixels["held_out"])).all()
 
 
+def test_an_nnx_model_of_ones_own(pixels):
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.features, self.classes = (nnx.Linear(*sizes, rngs=nnx.Rngs(0)) for sizes in ((3, 4), (4, 2)))
+
+        def __call__(self, x):
+            features = self.features(x.mean((1, 2)))
+            return self.classes(features), features
+
+    scope = {**pixels, "model": Model(), "new": pixels["held_out"][:3]}
+    exec(block("nnx.split"), scope)
+    assert scope["outlier"].shape == (3,)
+
+
+@pytest.mark.parity
 def test_features_of_a_torch_model(pixels):
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AvgPool2d(6), torch.nn.Flatten())
     scope = {**pixels, "model": model, "new": np.zeros((2, 8, 8, 3), np.uint8)}
     exec(block("features_of"), scope)
     assert scope["outlier"].shape == (2,)
     assert scope["fitted"].dimension == 4
+
+
+def test_a_flow_on_features_of_ones_own(rng):
+    inliers = rng.normal(size=(256, 6)) @ rng.normal(size=(6, 6))
+    np.save("features.npy", np.concatenate([inliers, np.full((1, 6), 30.0)]))
+    scope: dict = {}
+    exec(block("flows.fit("), scope)
+    scores = np.asarray(scope["scores"])
+    assert scores.shape == (257,)
+    assert np.isfinite(scores).all()
+    assert scores[-1] > np.quantile(scores[:-1], 0.95)
+    assert len(scope["fitted"].curve.mean_log_likelihood) == 5
 
 
 def test_the_quantile_loss_in_a_foreign_loop():
@@ -94,14 +131,31 @@ def test_the_quantile_loss_in_a_foreign_loop():
     assert float(scope["loss"](scope["params"])) < float(scope["loss"](drawn_from))
 
 
-def test_the_detector_example_names_what_exists():
+def test_detectors_of_runs():
+    from test_detector_segmentation import make as make_scene_detector
+
     from quantjax import detector
 
-    code = block("detector.predictor")
-    for name in re.findall(r"detector\.(\w+)\(", code):
-        assert callable(getattr(detector, name))
-    for field in re.findall(r"decision\.(\w+)", code):
-        assert field in detector.Prediction._fields
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    fitted = detector.fit("knn", lambda x: (x.mean((1, 2)), x.mean((1, 2))), images)
+    detector.save(detector.calibrate(fitted, images), "runs/quantod-digits-<hash>/detector")
+    detector.save(make_scene_detector(), "runs/uem-streets-g-d-<hash>/detector")
+    scope = {"images": images[:3], "scene": images[0]}
+    exec(block("marked = run.predict"), scope)
+    assert [part.shape for part in scope["decision"]] == [(3,)] * 4
+    assert [part.shape for part in scope["marked"]] == [(32, 32)] * 3
+
+
+def test_an_exported_program(rng):
+    from quantjax import detector
+
+    features = rng.normal(size=(50, 4)).astype(np.float32)
+    fitted = detector.fit("gem", features=features, labels=[0, 1] * 25)
+    detector.save(detector.calibrate(fitted, features), "own_features")
+    scope = {"rows": np.concatenate([features[:2], np.full((1, 4), 30.0, np.float32)])}
+    exec(block("load_exported") + "decided = program.predictor.predict(rows)", scope)
+    assert scope["decided"].outlier.tolist()[2]
+    assert scope["decided"].outlier.tolist() == detector.predict(scope["fitted"], scope["rows"]).outlier.tolist()
 
 
 def test_the_estimator_beside_a_segmentor_of_ones_own(monkeypatch):
