@@ -20,7 +20,7 @@ import numpy as np
 from experiments.segmentation.config import DEMONSTRATION
 from experiments.segmentation.sets import PASTE_SEED
 from quantjax import detector
-from quantjax.data import bundled
+from quantjax.bundled import images as bundled
 from quantjax.data.mix import PastedScenes
 from quantjax.data.objects import open_objects
 from quantjax.data.scenes import open_scenes
