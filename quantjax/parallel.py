@@ -253,8 +253,13 @@ def first_device_on_cpu() -> list[Any] | None:
 
 
 def enable_compilation_cache(directory: str | Path) -> Path:
-    """Keep compiled programs in `directory`, so that the next process need not compile them; returns it, absolute."""
-    path = Path(directory).expanduser().resolve()
+    """Keep compiled programs in `directory`, so that the next process need not compile them; returns it, absolute.
+
+    A folder that the caller chose (JAX_COMPILATION_CACHE_DIR, jax.config) stays: JAX 0.10 opens one folder a process,
+    at the first compilation, and leaves a later one unused without a word.
+    """
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    path = Path(chosen or directory).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

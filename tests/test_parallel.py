@@ -101,7 +101,10 @@ def test_compilation_cache_fills_the_folder(tmp_path):
     from jax.experimental.compilation_cache import compilation_cache
 
     try:
+        jax.config.update("jax_compilation_cache_dir", None)
         folder = parallel.enable_compilation_cache(tmp_path / "deep" / "cache")
+        assert parallel.enable_compilation_cache(tmp_path / "other") == folder  # what is chosen stays
+        assert not (tmp_path / "other").exists()
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         compilation_cache.reset_cache()
         data_parallel(lambda x, axis_name: jnp.sin(x) * 3.25, (0,), 0)(np.ones(17, np.float32))
