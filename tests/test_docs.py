@@ -34,9 +34,10 @@ def commands(page: Path) -> list[str]:
     """Every command of a page as "program arguments", comments and folders of programs left out."""
     text = page.read_text()
     lines = [line for block in fenced(text) for line in block.replace("\\\n", " ").splitlines()]
-    lines += [span for span in spans(text) if re.match(r"(python|pip|pytest)3? ", span)]
+    lines += [span for span in spans(text) if re.match(r"(python|pip|pytest)3? |quantjax-[a-z]+ ", span)]
     parts = [part for line in lines for part in shlex.join(shlex.split(line, comments=True)).split(" '&&' ")]
-    return [re.sub(r"^(\.venv/bin/)?(python)?3?", r"\2", part, count=1) for part in parts if part]
+    plain = [re.sub(r"^(\.venv/bin/)?(python)?3?", r"\2", part) for part in parts if part]
+    return [re.sub("^quantjax-", "python -m experiments.", part) for part in plain]
 
 
 def ours() -> list[str]:

@@ -11,7 +11,7 @@ from test_detector_segmentation import make as make_scene_detector
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import picture
 from quantjax import detector
-from quantjax.data import bundled
+from quantjax.bundled import images as bundled
 
 SIZE = 8
 
