@@ -1,13 +1,14 @@
 """Every question about speed on an accelerator, answered by one command that needs no data and no network.
 
-    python -m benchmarks.gpu --out DIR                            (8 minutes on an H100; most valuable first)
+    python -m benchmarks.gpu --out DIR                            (8 minutes, most valuable first; again: goes on)
     python -m benchmarks.gpu --out DIR --only ceilings,scoring
     python -m benchmarks.gpu --out DIR --smoke                    (toy sizes, any machine, under two minutes)
     python -m benchmarks.gpu --out DIR --train DATA               (WRN-40-2 and its flows on the CIFAR-10 in DATA)
     python -m benchmarks.gpu --list
 
 Random uint8 images and random weights of the real shapes. Every answer is one line of DIR/rows.jsonl the moment it is
-known, so a run that is cut off keeps what it has; the same command goes on with what is missing. A question that fails
+known, so a run that is cut off keeps what it has; the same command goes on with what is missing. The budgets of all
+questions together are about 17 minutes of an H100, estimated and never tried there. A question that fails
 leaves its error and the next one is asked. At the end DIR/table.md and DIR/rows.json hold the rows.
 
 A row that is a speed has the median `seconds` of calls that alternate with the peer's, compilation apart, the
