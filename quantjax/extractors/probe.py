@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from quantjax.types import Array, ClassifierOutput, PyTree
+from quantjax.types import Array, ClassifierOutput, FeatureMaps, PyTree
 
 TRANSFORMER, HEAD = "transformer", "head"  # names under "params"
 
@@ -37,9 +37,9 @@ class LinearProbe(nn.Module):
         transformer does.
         """
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        maps, token = self.build(dtype=self.dtype, grid=grid, name=TRANSFORMER)(images)  # type: ignore[misc]
-        logits = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=nn.initializers.zeros, name=HEAD)(token)
-        return ClassifierOutput(logits, token, maps)
+        seen: FeatureMaps = self.build(dtype=self.dtype, grid=grid, name=TRANSFORMER)(images)
+        head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=nn.initializers.zeros, name=HEAD)
+        return ClassifierOutput(head(seen.summary), seen.summary, seen.by_name)
 
 
 def split(variables: Mapping[str, PyTree]) -> tuple[PyTree, PyTree]:
