@@ -15,7 +15,6 @@ from benchmarks.questions.sizes import Sizes
 from benchmarks.segmentation.sizes import Size
 from benchmarks.segmentation.windows import Peer, segmentor, variables_of
 from quantjax import segmentation
-from quantjax.heads import Projector
 from quantjax.train import init_state, make_step
 
 STEPS = 4000  # of the stage, over which the learning rate falls
@@ -35,8 +34,7 @@ def widths(sizes: Sizes) -> tuple[int, ...]:
 
 def build(sizes: Sizes, dtype: str, head: str = "mixture") -> tuple[segmentation.Segmentor, segmentation.Estimator]:
     """Segmentor with head linear or mixture, and the estimator with a linear head."""
-    estimator = segmentation.Estimator(Projector(widths(sizes)), segmentation.linear_head(2))
-    return segmentor(size_of(sizes), head, dtype), estimator
+    return segmentor(size_of(sizes), head, dtype), segmentation.make_estimator(widths(sizes))
 
 
 def weights(network: segmentation.Segmentor, estimator: segmentation.Estimator) -> tuple[Any, Any]:

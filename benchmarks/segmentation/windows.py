@@ -20,7 +20,6 @@ from quantjax import parallel, segmentation
 from quantjax.convert.transformers import to_backbone_variables
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.extractors.attention import attention_kernel
-from quantjax.extractors.fpn import FeaturePyramid
 from quantjax.heads.gmm import GmmSettings
 
 Call = Callable[[], Any]
@@ -34,12 +33,11 @@ PRECISIONS = {"float32": "tensorfloat32", "bfloat16": "bfloat16"}  # of a GPU, w
 
 def segmentor(size: Size, head: str, dtype: str = "float32") -> segmentation.Segmentor:
     """Our network; head is linear or mixture."""
-    known, kind = FEATURE_BACKBONES[size.backbone], jnp.dtype(dtype)
-    backbone = known.build(dtype=kind)
-    decoder = FeaturePyramid(known.kind, size.channels, size.token_hidden, kind)
-    settings = GmmSettings(size.num_classes, size.channels, size.components, memory=20)  # scoring never reads its bank
-    dense = segmentation.gmm_head(settings) if head == "mixture" else segmentation.linear_head(size.num_classes)
-    return segmentation.Segmentor(backbone.init, backbone.apply, decoder, dense, known.preprocessing)
+    mixture = GmmSettings(size.num_classes, size.channels, size.components, memory=20)  # scoring never reads its bank
+    return segmentation.make_segmentor(
+        size.backbone, size.num_classes, mixture if head == "mixture" else None, channels=size.channels,
+        token_hidden=size.token_hidden, dtype=jnp.dtype(dtype),
+    )  # fmt: skip
 
 
 def variables_of(state: dict[str, np.ndarray], model: segmentation.Segmentor, size: Size, head: str) -> dict[str, Any]:

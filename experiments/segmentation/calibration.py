@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.features import Progress
-from experiments.outcome import CALIBRATION_SEED, in_percent
+from experiments.outcome import CALIBRATION_SEED
 from experiments.segmentation import networks
 from experiments.segmentation.config import Settings
 from experiments.segmentation.objectives import scales
@@ -73,12 +73,10 @@ def calibrated(
             drawn.append(values)
             report(done + 1, len(shown))
     half, other = batches.half_split(len(shown), CALIBRATION_SEED) if len(shown) > 1 else ([0], [0])
-    record = in_percent(
-        metrics.calibrate(
-            np.concatenate([drawn[i] for i in half]),
-            source=f"labelled pixels of {len(half)} inlier test scenes, at most {PIXELS:,} of each",
-            tpr=KEPT,
-            check_scores=np.concatenate([drawn[i] for i in other]),
-        )
+    found = metrics.calibrate(
+        np.concatenate([drawn[i] for i in half]),
+        source=f"labelled pixels of {len(half)} inlier test scenes, at most {PIXELS:,} of each",
+        tpr=KEPT,
+        check_scores=np.concatenate([drawn[i] for i in other]),
     )
-    return fitted._replace(threshold=record.pop("threshold"), calibration=record)
+    return fitted._replace(threshold=found.threshold, calibration=detector.in_percent(found))
