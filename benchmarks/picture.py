@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.segmentation.config import DEMONSTRATION
-from experiments.segmentation.sets import PASTE_SEED
+from experiments.scenes.config import DEMONSTRATION
+from experiments.scenes.sets import PASTE_SEED
 from quantjax import detector
 from quantjax.bundled import images as bundled
 from quantjax.data.mix import PastedScenes

@@ -26,8 +26,8 @@ import jax
 import numpy as np
 
 from benchmarks.peers.subset import Subset
-from experiments import features
-from experiments.methods import score_sets
+from experiments.images import features
+from experiments.images.scoring import score_sets
 from experiments.outcome import versions
 from quantjax import methods
 from quantjax.convert.classifiers import load_classifier

@@ -59,7 +59,7 @@ def judge(predictor: Any, facts: Any, paths: Sequence[Path], output: Path | None
     from quantjax.detector import Detector
 
     if not isinstance(facts, Detector):
-        from experiments.segmentation import marks
+        from experiments.scenes import marks
 
         files = None if output is None else marks.plan(paths, output)
         return marks.mark(predictor, facts, paths, files), marks.to_line

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import markdown
-from experiments.config import PLACE
+from experiments.images.config import PLACE
 from experiments.run_log import FILE
-from experiments.segmentation.tables import scene_tables
+from experiments.scenes.tables import scene_tables
 from quantjax.report import read_jsonl, write_text
 
 EQUAL_WITHIN = (*PLACE, "seed", "scores")  # settings that do not make another line

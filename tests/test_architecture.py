@@ -97,7 +97,7 @@ def test_only_parallel_compiles_and_nothing_reads_the_environment(path):
     assert not calls & {"sys.argv", "os.environ"}
 
 
-@pytest.mark.parametrize("package", ["quantjax", "quantjax.data", "quantjax.report", "experiments.config"])
+@pytest.mark.parametrize("package", ["quantjax", "quantjax.data", "quantjax.report", "experiments.images.config"])
 def test_importing_starts_no_backend_and_no_heavy_package(package):
     code = (
         f"import sys, {package}\n"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments import predict
-from experiments.segmentation import marks
+from experiments.scenes import marks
 from quantjax import detector
 from quantjax.detector.segmentation import template
 from quantjax.extractors import FEATURE_BACKBONES

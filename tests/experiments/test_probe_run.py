@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import classifier, features
-from experiments.config import QuantOD, resolve
+from experiments.images import classifier, features
+from experiments.images.config import QuantOD, resolve
 from experiments.quantod import main
 from quantjax.convert.files import read_safetensors, write_safetensors
 from quantjax.extractors import BACKBONES, FEATURE_BACKBONES, IMAGENET

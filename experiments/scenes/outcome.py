@@ -9,18 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.features import Progress
-from experiments.outcome import versions
-from experiments.segmentation import calibration
-from experiments.segmentation.config import SCRATCH, Settings
-from experiments.segmentation.sets import Sets
-from experiments.segmentation.stages import Stage
+from experiments.progress import OpenProgress
+from experiments.scenes import calibration
+from experiments.scenes.config import SCRATCH, Settings
+from experiments.scenes.sets import Sets
+from experiments.scenes.stages import Stage
 from quantjax import detector
 from quantjax.report import Example, write_scenes
 from quantjax.segmentation import Estimator, Segmentor
 from quantjax.types import PyTree
-
-__all__ = ["note", "parameters", "public", "save_detector", "sizes", "stages", "versions", "write"]
 
 
 def note(config: Settings) -> str:
@@ -93,7 +90,7 @@ def save_detector(
     variables: tuple[PyTree, PyTree],
     overrides: dict[str, Any],
     sets: Sets,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> dict[str, Any]:
     """Calibrate the detector of (segmentor, estimator) variables and leave it for `experiments.predict`.
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import probe
-from experiments.config import Settings, is_probe
-from experiments.features import Progress
+from experiments.images import probe
+from experiments.images.config import Settings, is_probe
+from experiments.images.sets import Sets
+from experiments.progress import OpenProgress
 from experiments.run_log import record
-from experiments.sets import Sets
 from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
@@ -80,7 +80,7 @@ def _recorded_preprocessing(path: Path) -> Preprocessing | None:
 
 
 def train_or_reread(
-    config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: Progress
+    config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: OpenProgress
 ) -> Trained:
     """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
@@ -110,7 +110,7 @@ def train(
     images: np.ndarray,
     labels: np.ndarray,
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> PyTree:
     """Train `model` on images uint8 [N, H, W, 3] as the settings say, with progress and a log."""
     with progress("stage 1, epochs") as report:

@@ -1,6 +1,6 @@
 """Every setting of `experiments.uem` and its default: one frozen dataclass that is also the command's flags.
 
-As in `experiments.config`: a field that is None takes its value from the preset, from the bundled demonstration or from
+As in `images.config`: a field that is None takes its value from the preset, from the bundled demonstration or from
 the machine; `resolve` fills it in, and only resolved settings are run, hashed and written.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
-from experiments.config import Precision, check_choices, default_precision, describe, fill
+from experiments import settings as shared
+from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "dinov2_vits14",
@@ -182,8 +182,7 @@ FULL_SIZE: dict[str, Any] = {
 }
 DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
 STRIDE = 140
-# Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "window_batch", "workers", "tensorboard")
+PLACE = ("window_batch", "workers")  # beside settings.PLACE, what no number depends on
 
 
 def parse(argv: list[str] | None = None) -> UEM:
@@ -212,7 +211,7 @@ def resolve(config: UEM, *, accelerator: bool) -> Settings:
     assert config.window is not None
     step = _whole_cells(config, (STRIDE, STRIDE))
     config = fill(config, stride=tuple(min(sides) for sides in zip(step, config.window, strict=True)))
-    settings = Settings(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
 
@@ -231,14 +230,12 @@ def check(settings: Settings) -> None:
     from quantjax.extractors import FEATURE_BACKBONES
 
     least = {"steps": 1, "estimator_steps": 1, "batch_size": 1, "window_batch": 1, "channels": 4, "components": 1}
-    for name, low in (least | {"warmup": 0, "workers": 0}).items():
-        check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
+    shared.check_least(settings, least | {"warmup": 0, "workers": 0})
     check_interval("--learning-rate", settings.learning_rate, 0.0, 1.0, closed="right")
     check_interval("--hue", settings.hue, 0.0, 0.5)
     check_interval("--paste-probability", settings.paste_probability, 0.0, 1.0)
     if settings.object_share is not None and not 0.0 < settings.object_share[0] <= settings.object_share[1] <= 1.0:
         raise ValueError(f"--object-share must be two numbers, 0 < low <= high <= 1, got {settings.object_share}")
-    check_interval("--seed", settings.seed, 0, 2**32 - 1)
     if settings.image_height is not None:
         check_interval("--image-height", settings.image_height, 16, 8192)
     backbone = FEATURE_BACKBONES[settings.backbone]
@@ -254,10 +251,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--stride must lie between 1 and the window {settings.window}, got {settings.stride}")
     _check_sets(settings)
     _check_weights(settings)
-    if settings.run is not None and Path(settings.run).name != settings.run:
-        raise ValueError(
-            f"--run must be the name of a folder under --workdir, without separators, got {settings.run!r}"
-        )
+    shared.check_seed_and_run(settings)
 
 
 def _check_sets(settings: Settings) -> None:
@@ -291,11 +285,11 @@ def identity(config: Settings) -> dict[str, Any]:
 
     Raises as `open_objects` when a folder of objects is not there.
     """
-    settings = {k: v for k, v in describe(config).items() if k not in PLACE}
+    settings = shared.computed(config, PLACE)
     if config.segmentor is not None:
-        settings["segmentor"] = _digest(config.segmentor)
+        settings["segmentor"] = shared.file_digest(config.segmentor)
     if config.backbone_weights is not None and Path(config.backbone_weights).is_file():
-        settings["backbone_weights"] = _digest(Path(config.backbone_weights))
+        settings["backbone_weights"] = shared.file_digest(Path(config.backbone_weights))
     return settings | _objects_content(config)
 
 
@@ -309,15 +303,10 @@ def _objects_content(config: Settings) -> dict[str, str]:
     if folder is None:
         return {}
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    parts = [part for file in files for part in (str(file.relative_to(folder)), _digest(file))]
+    parts = [part for file in files for part in (str(file.relative_to(folder)), shared.file_digest(file))]
     return {"objects_content": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def run_name(config: Settings, identity: dict[str, Any]) -> str:
     """uem-<inlier>-<variant>-<first 8 hexadecimal digits of the settings' hash>."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return config.run or f"uem-{config.inlier}-{config.variant}-{digest}"
+    return shared.run_name(config.run, f"uem-{config.inlier}-{config.variant}", identity)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.progress import Progress
-from experiments.segmentation.config import MIX, Settings
+from experiments.scenes.config import MIX, Settings
 from quantjax.data import batches
 from quantjax.data.mix import PastedScenes
 from quantjax.data.objects import open_objects

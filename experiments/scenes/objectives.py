@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.segmentation.config import SCRATCH, Settings
+from experiments.scenes.config import SCRATCH, Settings
 from quantjax.scores import Standardisation
 from quantjax.segmentation import Scales
 from quantjax.types import PyTree

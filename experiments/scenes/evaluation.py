@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.features import Progress
-from experiments.segmentation.config import Settings
-from experiments.segmentation.objectives import scales
+from experiments.progress import OpenProgress
+from experiments.scenes.config import Settings
+from experiments.scenes.objectives import scales
 from quantjax import metrics, segmentation
 from quantjax.report import Example
 from quantjax.segmentation import PREDICTION, SCORES, Estimator, Score, Scorer, Segmentor
@@ -48,7 +48,7 @@ def sizes(config: Settings) -> dict[str, Any]:
     return {"window": config.window, "stride": config.stride, "batch_size": config.window_batch}
 
 
-def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: Progress) -> float:
+def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: OpenProgress) -> float:
     """mIoU in percent of the averaged logits' predictions on inlier scenes, one confusion matrix over all."""
     confusion = np.zeros((classes, classes), np.int64)
     with progress("segment inlier scenes") as report:
@@ -64,7 +64,7 @@ def evaluate(
     name: str,
     score: Callable[[Any], dict[str, np.ndarray]],
     scenes: Any,
-    progress: Progress,
+    progress: OpenProgress,
     *,
     folder: Path,
     variant: str,

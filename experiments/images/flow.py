@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.config import INLIER, Settings
-from experiments.features import Progress
+from experiments.images.config import INLIER, Settings
+from experiments.progress import OpenProgress
 from experiments.run_log import FILE, record
 from quantjax import flows, metrics
 from quantjax.checks import check_finite
@@ -22,7 +22,7 @@ from quantjax.types import PyTree
 SCORE_ROWS = 2048  # rows of one step of the per-epoch evaluation
 
 
-class Density(NamedTuple):
+class TrainedFlow(NamedTuple):
     """A trained flow, and how outlier detection went per epoch."""
 
     fitted: Fitted
@@ -35,8 +35,8 @@ def fit(
     views: Sequence[np.ndarray],
     evaluation: Mapping[str, np.ndarray],
     folder: Path,
-    progress: Progress,
-) -> Density:
+    progress: OpenProgress,
+) -> TrainedFlow:
     """Fit the flow to `views`, V arrays [N, D] of the same rows; epoch e sees view e mod V.
 
     `evaluation` holds the features of "inlier" and of each outlier set; after each epoch their FPR95 and AUROC go to
@@ -67,7 +67,7 @@ def fit(
             resume=config.resume,
         )
     fitted = Fitted(trained.settings, trained.params)
-    return Density(fitted, _curve(config, folder / FILE), time.perf_counter() - start)
+    return TrainedFlow(fitted, _curve(config, folder / FILE), time.perf_counter() - start)
 
 
 def fit_settings(config: Settings) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import optax
 
-from experiments.features import Progress
+from experiments.progress import OpenProgress
 from experiments.run_log import record
-from experiments.segmentation import objectives, storage
-from experiments.segmentation.config import Settings
-from experiments.segmentation.sets import Sets
+from experiments.scenes import objectives, storage
+from experiments.scenes.config import Settings
+from experiments.scenes.sets import Sets
 from quantjax import segmentation
 from quantjax.data.loader import training_batches
 from quantjax.heads.gmm import GmmState, noise_share
@@ -56,7 +56,7 @@ def train_or_reread_segmentor(
     sets: Sets,
     key: Array,
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> tuple[PyTree, Stage | None]:
     """Stage 1 from `variables`; a run that is resumed finds its finished segmentor again."""
     file = folder / storage.SEGMENTOR
@@ -83,7 +83,7 @@ def train_estimator(
     sets: Sets,
     keys: tuple[Array, Array],
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> Trained:
     """Stage 2, beside a segmentor that no gradient reaches; keys are those of initialisation and of the run."""
     train = partial(
@@ -128,7 +128,7 @@ def watched(
     train: Callable[..., Any],
     batches: Callable[[int], Iterator[Any]],
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> tuple[Any, Stage]:
     """The result of one stage of the library, and what it cost; progress goes to the terminal and to metrics.jsonl."""
     feed = TimedFeed(batches)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.progress import OpenProgress
 from quantjax.data import augment, batches
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
@@ -21,7 +22,6 @@ from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
 
 VIEW_SEED = 0
-Progress = Callable[[str], Any]  # title -> context whose object is called with (done, total)
 
 
 class Extracted(NamedTuple):
@@ -78,7 +78,7 @@ def build(
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
 
 
-def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: Progress) -> Extracted:
+def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: OpenProgress) -> Extracted:
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{batches.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
@@ -101,7 +101,7 @@ def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
 
 
 def extract_views(
-    extractor: Extractor, images: np.ndarray, views: int, cache: Path, progress: Progress
+    extractor: Extractor, images: np.ndarray, views: int, cache: Path, progress: OpenProgress
 ) -> list[np.ndarray]:
     """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there.
 

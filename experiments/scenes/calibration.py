@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.features import Progress
-from experiments.outcome import CALIBRATION_SEED
-from experiments.segmentation import networks
-from experiments.segmentation.config import Settings
-from experiments.segmentation.objectives import scales
+from experiments.images.outcome import CALIBRATION_SEED
+from experiments.progress import OpenProgress
+from experiments.scenes import networks
+from experiments.scenes.config import Settings
+from experiments.scenes.objectives import scales
 from quantjax import detector, metrics
 from quantjax.data import batches
 from quantjax.rows import IGNORED
@@ -55,7 +55,7 @@ def build(
 
 
 def calibrated(
-    fitted: detector.SegmentationDetector, scenes: Any, window_batch: int, progress: Progress
+    fitted: detector.SegmentationDetector, scenes: Any, window_batch: int, progress: OpenProgress
 ) -> detector.SegmentationDetector:
     """The detector with the threshold that KEPT of the labelled pixels of half of the inlier scenes stay under.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from experiments.features import Progress
-from experiments.segmentation import evaluation, stages
-from experiments.segmentation.config import Settings
-from experiments.segmentation.sets import Sets
+from experiments.progress import OpenProgress
+from experiments.scenes import evaluation, stages
+from experiments.scenes.config import Settings
+from experiments.scenes.sets import Sets
 from quantjax import segmentation
 from quantjax.segmentation import FINE_TUNINGS, Scorer, Segmentor
 from quantjax.types import Array, PyTree
@@ -22,7 +22,7 @@ def fine_tune(
     sets: Sets,
     key: Array,
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> tuple[Segmentor, PyTree]:
     """The segmentor with its last layer trained for as many steps as stage 2, on the same crops."""
     train = partial(

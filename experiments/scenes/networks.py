@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.segmentation.config import SCRATCH, Settings
+from experiments.scenes.config import SCRATCH, Settings
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor, make_estimator, make_segmentor

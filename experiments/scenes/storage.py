@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.segmentation.config import Settings
+from experiments.scenes.config import Settings
 from quantjax.convert.files import flatten, read_metadata, read_safetensors, write_safetensors
 from quantjax.types import PyTree
 

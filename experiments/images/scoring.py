@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.features import Extracted, Extractor, Progress
+from experiments.images.features import Extracted, Extractor
+from experiments.progress import OpenProgress
 from quantjax.extractors import standardise
 from quantjax.inference import batched
 from quantjax.methods import Fitted, Method, View, needs_network
@@ -31,7 +32,7 @@ def score_sets(
     images: Mapping[str, np.ndarray],
     outputs: Mapping[str, Extracted],
     batch_size: int,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> Scored:
     """Score every set with one compiled function: on the cached outputs, or on images where it needs a gradient."""
     from_images = needs_network(method)

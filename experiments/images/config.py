@@ -1,4 +1,4 @@
-"""Every setting of the experiments and its default: frozen dataclasses that are also the command's flags.
+"""Every setting of `experiments.quantod` and its default: one frozen dataclass that is also the command's flags.
 
 A field that is None takes its value from the preset, from the bundled demonstration, or from the machine; `resolve`
 fills it in, and only the resolved settings are run, hashed and written to disk.
@@ -7,15 +7,13 @@ fills it in, and only the resolved settings are run, hashed and written to disk.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import tyro
 
-Config = TypeVar("Config")
+from experiments import settings as shared
+from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "wrn40_2",
@@ -37,7 +35,6 @@ BackboneName = Literal[
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
-Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
@@ -161,8 +158,7 @@ DEMONSTRATION: dict[str, Any] = {
 FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
-# Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "score_batch_size", "tensorboard")
+PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:
@@ -192,14 +188,9 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     config = fill(config, views=config.flow_epochs if accelerator else 5)
     if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
         config = dataclasses.replace(config, loss="min" if config.q == 0.0 else "mean", q=0.05)
-    settings = Settings(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
-
-
-def default_precision(accelerator: bool) -> Precision:
-    """What networks compute in unless a flag says otherwise."""
-    return "bfloat16" if accelerator else "float32"
 
 
 def is_probe(backbone: str | None) -> bool:
@@ -221,18 +212,13 @@ def check(settings: Settings) -> None:
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
     least |= {"accumulate": 1}
     least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
-    for name, low in least.items():
-        check_interval("--" + name.replace("_", "-"), getattr(settings, name), low, float("inf"))
+    shared.check_least(settings, least)
     if settings.batch_size % settings.accumulate:
         raise ValueError(
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
-    check_interval("--seed", settings.seed, 0, 2**32 - 1)
     check_interval("--image-size", settings.image_size, 8, 4096)
-    if settings.run is not None and Path(settings.run).name != settings.run:
-        raise ValueError(
-            f"--run must be the name of a folder under --workdir, without separators, got {settings.run!r}"
-        )
+    shared.check_seed_and_run(settings)
     if not settings.outliers:
         raise ValueError("--outliers must name at least one set, got none")
     check_choices("--scores", settings.scores, methods.names())
@@ -257,38 +243,13 @@ def check_probe(settings: Settings) -> None:
         raise ValueError(f"--image-size must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
 
 
-def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ValueError unless `given` names at least one of `known`, each once."""
-    if not given:
-        raise ValueError(f"{flag} must name at least one of {', '.join(known)}; got none")
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{flag} must be of {', '.join(known)}; got {name!r}")
-        if list(given).count(name) > 1:
-            raise ValueError(f"{flag} must name each once, {name} stands there twice")
-
-
-def fill(config: Config, **defaults: Any) -> Config:
-    """`config` with its None fields replaced."""
-    missing = {k: v for k, v in defaults.items() if getattr(config, k) is None}
-    return dataclasses.replace(config, **missing)  # type: ignore[type-var]
-
-
-def describe(config: Any) -> dict[str, Any]:
-    """The settings as plain JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
 def identity(config: Settings) -> dict[str, Any]:
     """The part of the settings that decides the numbers; weights count by content, not by path."""
-    settings = {k: v for k, v in describe(config).items() if k not in PLACE}
-    if config.weights is not None:
-        settings["weights"] = hashlib.sha256(config.weights.read_bytes()).hexdigest()[:16]
-    return settings
+    settings = shared.computed(config, PLACE)
+    return settings if config.weights is None else settings | {"weights": shared.file_digest(config.weights)}
 
 
 def run_name(config: Settings, identity: dict[str, Any]) -> str:
     """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     inlier = Path(config.inlier.split("=")[0]).name.replace(":", "_")
-    return config.run or f"quantod-{inlier}-{digest}"
+    return shared.run_name(config.run, f"quantod-{inlier}", identity)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import features
-from experiments.config import Settings
-from experiments.features import Progress
+from experiments.images import features
+from experiments.images.config import Settings
+from experiments.progress import OpenProgress
 from experiments.run_log import record
 from quantjax import losses
 from quantjax.extractors import probe
@@ -31,7 +31,7 @@ def train(
     images: np.ndarray,
     labels: np.ndarray,
     folder: Path,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> PyTree:
     """Replace the head in `variables` by one trained on the first len(labels) of images uint8 [N, H, W, 3].
 
@@ -51,7 +51,7 @@ def train(
 
 
 def fit_head(
-    config: Settings, head: PyTree, inputs: np.ndarray, labels: np.ndarray, folder: Path, progress: Progress
+    config: Settings, head: PyTree, inputs: np.ndarray, labels: np.ndarray, folder: Path, progress: OpenProgress
 ) -> PyTree:
     """Train {"kernel" [D, K], "bias" [K]} on inputs [N, D]."""
     steps = -(-len(inputs) // config.batch_size)

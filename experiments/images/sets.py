@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.config import HELD_OUT, INLIER, Settings
-from experiments.features import Progress
+from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.progress import OpenProgress
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
 from quantjax.data import batches
@@ -38,7 +38,7 @@ class _Loaded(NamedTuple):
     seconds: float
 
 
-def load_sets(config: Settings, progress: Progress) -> Sets:
+def load_sets(config: Settings, progress: OpenProgress) -> Sets:
     """Read every image set of the run as uint8 arrays.
 
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
