@@ -11,11 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows"}
+GROUND = {"types", "checks", "rows", "atomic", "markdown", "trees"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
+    "atomic": set(),
+    "markdown": set(),
+    "trees": {"types"},
     "rows": set(),
     "bundled": GROUND,
     "gaussian": GROUND,

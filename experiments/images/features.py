@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments.progress import OpenProgress
+from quantjax.atomic import replaced_file
 from quantjax.data import augment, batches
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
@@ -89,7 +88,8 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
-    _write(file, lambda f: np.savez(f, **result._asdict()))
+    with replaced_file(file) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **result._asdict())
     return _under_head(extractor, result)
 
 
@@ -118,7 +118,8 @@ def extract_views(
             )
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
-            _write(file, partial(_save_array, features))
+            with replaced_file(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, features)
         result.append(features)
     if views:
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
@@ -145,19 +146,3 @@ def _read_npy(file: Path, rows: int) -> np.ndarray | None:
 
 def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
     return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
-
-
-def _save_array(array: np.ndarray, handle: Any) -> None:
-    np.save(handle, array)
-
-
-def _write(file: Path, save: Callable[[Any], None]) -> None:
-    """Write beside the target and rename: a kill leaves no half file under the final name."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            save(handle)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.scenes.config import Settings
-from quantjax.convert.files import flatten, read_metadata, read_safetensors, write_safetensors
+from quantjax import trees
+from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
 from quantjax.types import PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
@@ -38,7 +38,7 @@ def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: d
 
 def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
     """Write variables, which appear whole or not at all."""
-    write_safetensors(file, _as_dicts(variables), {ABOUT: json.dumps(about)})
+    write_safetensors(file, variables, {ABOUT: json.dumps(about)})
 
 
 def read_overrides(file: Path) -> dict[str, Any]:
@@ -67,35 +67,8 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
                 f"{file} is of another segmentor: {key} is {stored.get(key)!r} there, this run has {wanted!r}; "
                 "give the file of a run with the same settings, or leave out --segmentor to train one"
             )
-    arrays, wanted_arrays = flatten(read_safetensors(file)), flatten(_as_dicts(template))
-    differ = [n for n in {**wanted_arrays, **arrays} if _shape(wanted_arrays.get(n)) != _shape(arrays.get(n))]
-    if differ:
-        name = differ[0]
-        raise ValueError(
-            f"{file} does not fit the network: {len(differ)} arrays differ, the first is {name}, wanted "
-            f"{_shape(wanted_arrays.get(name))}, stored {_shape(arrays.get(name))}"
-        )
-    leaves = [arrays[name] for name in _names(template)]
-    return jax.tree.unflatten(jax.tree.structure(template), [jnp.asarray(leaf) for leaf in leaves])
-
-
-def _names(tree: PyTree) -> list[str]:
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-
-
-def _as_dicts(tree: PyTree) -> dict[str, Any]:
-    """The same arrays in nested plain dicts."""
-    leaves = jax.tree.leaves(tree)
-    nested: dict[str, Any] = {}
-    for name, leaf in zip(_names(tree), leaves, strict=True):
-        *parents, last = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return nested
-
-
-def _shape(array: Any) -> Any:
-    return None if array is None else list(np.shape(array))
+    try:
+        arrays = trees.restore(trees.flatten(read_safetensors(file)), template)
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit the network: {error}") from error
+    return jax.tree.map(jnp.asarray, arrays)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from experiments import markdown
-
-Run = Mapping[str, Any]
-Group = Sequence[Run]
+from experiments.side_by_side import Run, groups, spread
+from quantjax import markdown
 
 
 def scene_tables(runs: Sequence[Run]) -> str:
@@ -20,7 +17,7 @@ def scene_tables(runs: Sequence[Run]) -> str:
             cells = [_cell(group, variant, method, dataset) for dataset in datasets]
             lines.append([f"{variant} {method}{label}", _seeds(group), *cells])
         names = list(dict.fromkeys(name for run in group for name in run["miou"]))
-        found = [f"{name} {markdown.spread([run['miou'][name] for run in group])}" for name in names]
+        found = [f"{name} {spread([run['miou'][name] for run in group])}" for name in names]
         segmentors.append([f"{group[0]['config']['variant']}{label}", _seeds(group), ", ".join(found)])
     rates = "AP / FPR95 / AUROC in percent, outlier positive, all labelled pixels pooled; mean ± deviation of seeds."
     miou = "mIoU in percent on the inlier test scenes, before and after the second stage."
@@ -29,27 +26,21 @@ def scene_tables(runs: Sequence[Run]) -> str:
     return "\n\n".join(["## Unknown objects", rates, unknown, "## Known classes", miou, known]) + "\n"
 
 
-def _groups(runs: Sequence[Run]) -> list[tuple[str, Group]]:
-    """Runs of one variant whose settings agree but for the seed, under a label of what tells them from the others."""
-    ignored = {"variant", "seed", "segmentor", "methods", "baselines"}
-    keys = sorted({key for run in runs for key in run["config"]} - ignored)
-    differing = [key for key in keys if len({str(run["config"].get(key)) for run in runs}) > 1]
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        label = "".join(f", {key} {run['config'].get(key)}" for key in differing)
-        groups.setdefault((run["config"]["variant"], label), []).append(run)
-    return [(label, group) for (_, label), group in groups.items()]
+def _groups(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
+    """Runs of one variant whose settings agree, under a label of what tells them from the others."""
+    found = groups(runs, ("segmentor", "methods", "baselines"), apart="variant")
+    return [(f", {label}" if label else "", group) for label, group in found]
 
 
-def _seeds(group: Group) -> str:
+def _seeds(group: Sequence[Run]) -> str:
     return str(len({run["seed"] for run in group}))
 
 
-def _cell(group: Group, variant: str, method: str, dataset: str) -> str:
+def _cell(group: Sequence[Run], variant: str, method: str, dataset: str) -> str:
     rows = [
         row
         for run in group
         for row in run["rows"]
         if (row["variant"], row["method"], row["dataset"]) == (variant, method, dataset)
     ]
-    return " / ".join(markdown.spread([row[key] for row in rows]) for key in ("ap", "fpr95", "auroc")) if rows else "–"
+    return " / ".join(spread([row[key] for row in rows]) for key in ("ap", "fpr95", "auroc")) if rows else "–"

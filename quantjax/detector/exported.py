@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 import quantjax
+from quantjax.atomic import replaced_folder
 from quantjax.detector import artefact, rows
 from quantjax.detector.decision import Predictor, images_of, make_predictor
 from quantjax.inference import batched
@@ -74,7 +75,7 @@ def save(
         **(extra or {}),
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with artefact.ReplacedFolder(folder, CONTENT) as temporary:
+    with replaced_folder(folder, CONTENT) as temporary:
         (temporary / PROGRAM).write_bytes(program)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 

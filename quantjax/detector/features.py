@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from quantjax import methods
-from quantjax.detector import artefact, exported, rows
+from quantjax import methods, trees
+from quantjax.detector import exported, rows
 from quantjax.detector.decision import Predictor, judge, make_predictor
 from quantjax.detector.facts import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.inference import bucketed
@@ -91,7 +91,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fea
     facts, dimension = decision_from_content(content), int(content["dimension"])
     name, settings = score_from_content(content)
     expected = methods.get(name).template(settings, dimension, len(facts["class_names"]))
-    params = artefact.restore(arrays, {"score": expected})["score"]
+    params = trees.restore(arrays, {"score": expected})["score"]
     return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **facts)
 
 
@@ -120,4 +120,4 @@ def check(detector: FeatureDetector) -> None:
             raise ValueError(f"a detector whose score reads {name} must know their width, got {width}")
     check_threshold(detector)
     expected = method.template(detector.settings, detector.dimension, len(detector.class_names))
-    artefact.check_trees({"score": detector.params}, {"score": expected})
+    trees.check({"score": detector.params}, {"score": expected})

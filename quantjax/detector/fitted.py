@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import methods
+from quantjax import methods, trees
 from quantjax.checks import check_choice
-from quantjax.detector import artefact, exported, network
+from quantjax.detector import exported, network
 from quantjax.detector.decision import Predictor, images_of, judge, make_predictor
 from quantjax.detector.facts import PRECISIONS, check_facts, from_content, score_from_content, to_content
 from quantjax.extractors import BACKBONES, fold, standardise
@@ -137,17 +137,17 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Det
         arrays = {key: array for key, array in arrays.items() if not key.startswith("backbone/")}
         dimension = network.sizes(facts["backbone"], variables, size).dimension
         expected: PyTree = {"score": methods.get(name).template(settings, dimension, len(facts["class_names"]))}
-        trees = {"backbone": variables, **artefact.restore(arrays, expected)}
+        restored = {"backbone": variables, **trees.restore(arrays, expected)}
     else:
         check_choice("backbone", facts["backbone"], BACKBONES)
         expected = template(facts["backbone"], facts["class_names"], size, name, settings)
-        trees = artefact.restore(arrays, expected)
+        restored = trees.restore(arrays, expected)
     return Detector(
-        variables=trees["backbone"],
+        variables=restored["backbone"],
         image_size=size,
         score=name,
         settings=settings,
-        params=trees["score"],
+        params=restored["score"],
         **facts,
     )
 
@@ -191,13 +191,13 @@ def check(detector: Detector) -> None:
     check_facts(detector)
     if detector.image_size < 1:
         raise ValueError(f"a detector needs an image size of at least 1 pixel, got {detector.image_size}")
-    trees, classes = {"backbone": detector.variables, "score": detector.params}, len(detector.class_names)
+    arrays, classes = {"backbone": detector.variables, "score": detector.params}, len(detector.class_names)
     if isinstance(detector.backbone, str):
         check_choice("backbone", detector.backbone, BACKBONES)
         expected = template(
             detector.backbone, detector.class_names, detector.image_size, detector.score, detector.settings
         )
-        artefact.check_trees(trees, expected)
+        trees.check(arrays, expected)
         return
     sizes = network.sizes(detector.backbone, detector.variables, detector.image_size)
     if sizes.classes != classes:
@@ -205,4 +205,4 @@ def check(detector: Detector) -> None:
     if "maps" in method.reads:
         raise ValueError(f"method {method.name} reads maps, which only networks known by name return")
     expected = method.template(detector.settings, sizes.dimension, classes)
-    artefact.check_trees({"score": detector.params}, {"score": expected})
+    trees.check({"score": detector.params}, {"score": expected})

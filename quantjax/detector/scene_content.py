@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import trees
 from quantjax.checks import check_choice
-from quantjax.detector import artefact
 from quantjax.detector.facts import check_numbers, from_content, to_content
 from quantjax.detector.segmentation import SegmentationDetector, check_networks, template
 from quantjax.heads.gmm import GmmSettings
@@ -56,7 +56,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Seg
         **from_content(content),
     )
     check_networks(detector)
-    return detector._replace(variables=artefact.restore(arrays, template(detector)))
+    return detector._replace(variables=trees.restore(arrays, template(detector)))
 
 
 def _head_to_content(settings: GmmSettings | None) -> dict[str, Any]:

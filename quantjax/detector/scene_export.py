@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import quantjax
+from quantjax.atomic import replaced_folder
 from quantjax.detector import artefact
 from quantjax.detector.exported import CONTENT, PLATFORMS, to_program
 from quantjax.detector.segmentation import ScenePredictor, SegmentationDetector, check, make_predictor, parts
@@ -76,7 +77,7 @@ def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Seque
         "sha256": {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()},
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with artefact.ReplacedFolder(folder, CONTENT) as temporary:
+    with replaced_folder(folder, CONTENT) as temporary:
         for name, program in programs.items():
             (temporary / f"{name}.bin").write_bytes(program)
         (temporary / CONTENT).write_text(text, encoding="utf-8")

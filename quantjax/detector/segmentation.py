@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import segmentation
+from quantjax import segmentation, trees
 from quantjax.checks import check_choice, check_interval
-from quantjax.detector import artefact
 from quantjax.detector.decision import is_outlier
 from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
 from quantjax.extractors import FEATURE_BACKBONES
@@ -165,7 +164,7 @@ def check(detector: SegmentationDetector) -> None:
         scale = getattr(detector, name)
         if scale is not None and not (np.isfinite([float(v) for v in scale]).all() and scale.deviation > 0.0):
             raise ValueError(f"{name} must be a finite mean and a positive deviation, got {tuple(map(float, scale))}")
-    artefact.check_trees(detector.variables, template(detector))
+    trees.check(detector.variables, template(detector))
 
 
 def check_networks(detector: SegmentationDetector) -> None:

@@ -6,7 +6,6 @@ from quantjax.report.files import (
     write_json,
     write_results,
     write_scenes,
-    write_text,
 )
 from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
@@ -22,5 +21,4 @@ __all__ = [
     "write_json",
     "write_results",
     "write_scenes",
-    "write_text",
 ]
