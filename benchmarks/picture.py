@@ -88,7 +88,7 @@ def judged_images(known: detector.Detector) -> list[Judged]:
     ]  # fmt: skip
 
 
-def judged_scenes(known: detector.SegmentationDetector) -> list[Scene]:
+def judged_scenes(known: detector.SceneDetector) -> list[Scene]:
     """The first scenes of the evaluation set streets_mix, judged."""
     unseen = open_objects("bundled", None, "test")
     share = DEMONSTRATION["object_share"]

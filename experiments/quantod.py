@@ -40,7 +40,7 @@ def run(flags: QuantOD) -> int:
     from experiments.progress import Progress
     from experiments.start import cache_of, open_devices, open_run
     from quantjax import methods, metrics
-    from quantjax.data.batches import fingerprint
+    from quantjax.data.arrays import fingerprint
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)

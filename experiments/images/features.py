@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from experiments.progress import OpenProgress
+from quantjax import data
 from quantjax.atomic import replaced_file
-from quantjax.data import augment, batches
+from quantjax.data import augment
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
 from quantjax.inference import batched
@@ -72,14 +73,14 @@ def build(
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
-    identity = batches.fingerprint(np.asarray(about), *preprocessing, *leaves)
+    identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
 
 
 def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: OpenProgress) -> Extracted:
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
-    folder = cache / f"features-{batches.fingerprint(np.asarray(extractor.fingerprint), images)}"
+    folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
     stored = _read_npz(file, len(images))
     if stored is not None:
@@ -107,7 +108,7 @@ def extract_views(
 
     View v is drawn from (VIEW_SEED, v): more views extend fewer, and runs of all seeds share them.
     """
-    folder = cache / f"views-{batches.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
+    folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npy"

@@ -13,8 +13,7 @@ from experiments.images.config import HELD_OUT, INLIER, Settings
 from experiments.images.features import Extracted
 from experiments.images.scoring import Scored
 from experiments.images.sets import Sets
-from quantjax import detector, methods, metrics
-from quantjax.data import batches
+from quantjax import data, detector, methods, metrics
 from quantjax.methods import Fitted
 from quantjax.report import Curve, MethodScores, write_results
 
@@ -32,7 +31,7 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     if HELD_OUT in scored.scores:
         held = scored.scores[HELD_OUT]
         return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
-    half, other = batches.half_split(len(inliers), CALIBRATION_SEED)
+    half, other = data.half_split(len(inliers), CALIBRATION_SEED)
     return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
 
 
@@ -68,8 +67,8 @@ def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarr
     """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
     if config.protocol == "full":
         return rates(scores_in, scores_out)
-    cap = batches.paper_cap(len(scores_in))
-    draws = [rates(scores_in, batches.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
+    cap = data.paper_cap(len(scores_in))
+    draws = [rates(scores_in, data.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
     return {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from experiments.images.config import HELD_OUT, INLIER, Settings
 from experiments.progress import OpenProgress
+from quantjax import data
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
-from quantjax.data import batches
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
@@ -49,7 +49,7 @@ def load_sets(config: Settings, progress: OpenProgress) -> Sets:
         start = time.perf_counter()
         source = open_source(path_of(name), config.data_dir, split=split)
         with progress(f"read {label_of(name)}") as report:
-            images, labels = batches.load(source, size=config.image_size, report=report)
+            images, labels = data.load(source, size=config.image_size, report=report)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")
@@ -65,7 +65,7 @@ def load_sets(config: Settings, progress: OpenProgress) -> Sets:
         _check_outlier_name(config, name, outliers)
         loaded = read(name, "test")
         outliers[label], load_seconds[label] = loaded.images, loaded.seconds
-        if batches.same_source(test.images, loaded.images):
+        if data.same_source(test.images, loaded.images):
             raise ValueError(f"--outliers {label} holds images of --inlier {config.inlier} only: name another set")
     return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds)
 

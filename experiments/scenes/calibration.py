@@ -12,8 +12,7 @@ from experiments.progress import OpenProgress
 from experiments.scenes import networks
 from experiments.scenes.config import Settings
 from experiments.scenes.objectives import scales
-from quantjax import detector, metrics
-from quantjax.data import batches
+from quantjax import data, detector, metrics
 from quantjax.rows import IGNORED
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor
 from quantjax.types import PyTree
@@ -29,11 +28,11 @@ def build(
     variables: tuple[PyTree, PyTree],
     class_names: tuple[str, ...],
     overrides: dict[str, Any],
-) -> detector.SegmentationDetector:
+) -> detector.SceneDetector:
     """The detector of (segmentor, estimator) variables by likelihood ratio; its threshold is still to be set."""
     inlier_scale, unknown_scale = scales(config, variables[0])
     segmentor = {name: part for name, part in variables[0].items() if name != "standardisation"}
-    return detector.SegmentationDetector(
+    return detector.SceneDetector(
         backbone=config.backbone,
         overrides=overrides,
         channels=network.decoder.channels,
@@ -55,8 +54,8 @@ def build(
 
 
 def calibrated(
-    fitted: detector.SegmentationDetector, scenes: Any, window_batch: int, progress: OpenProgress
-) -> detector.SegmentationDetector:
+    fitted: detector.SceneDetector, scenes: Any, window_batch: int, progress: OpenProgress
+) -> detector.SceneDetector:
     """The detector with the threshold that KEPT of the labelled pixels of half of the inlier scenes stay under.
 
     What it keeps is measured on the other half; a single scene is judged by itself. Rates are in percent.
@@ -72,7 +71,7 @@ def calibrated(
                 values = np.random.default_rng([CALIBRATION_SEED, int(i)]).choice(values, PIXELS, replace=False)
             drawn.append(values)
             report(done + 1, len(shown))
-    half, other = batches.half_split(len(shown), CALIBRATION_SEED) if len(shown) > 1 else ([0], [0])
+    half, other = data.half_split(len(shown), CALIBRATION_SEED) if len(shown) > 1 else ([0], [0])
     found = metrics.calibrate(
         np.concatenate([drawn[i] for i in half]),
         source=f"labelled pixels of {len(half)} inlier test scenes, at most {PIXELS:,} of each",

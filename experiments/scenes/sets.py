@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.progress import Progress
 from experiments.scenes.config import MIX, Settings
-from quantjax.data import batches
+from quantjax import data
 from quantjax.data.mix import PastedScenes
 from quantjax.data.objects import open_objects
-from quantjax.data.resident import Budget, resident
+from quantjax.data.resident import Budget, keep_in_memory
 from quantjax.data.scenes import open_scenes
 
 FINGERPRINTED = 8  # scenes
@@ -36,9 +36,9 @@ def open_sets(config: Settings) -> Sets:
     ValueError as the readers do, and ValueError for an empty set.
     """
     budget = Budget(RESIDENT_MB, processes=1 + config.workers)
-    train = resident(_scenes(config, config.inlier, "train"), budget)
-    test = resident(_scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val"), budget)
-    objects = resident(open_objects(config.objects, config.data_dir, "train"), budget)
+    train = keep_in_memory(_scenes(config, config.inlier, "train"), budget)
+    test = keep_in_memory(_scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val"), budget)
+    objects = keep_in_memory(open_objects(config.objects, config.data_dir, "train"), budget)
     evaluation = {}
     for name in config.evaluate:
         if name.endswith(MIX):
@@ -66,4 +66,4 @@ def fingerprint(config: Settings, sets: Sets) -> str:
     """Of names, number and a sample of the training scenes: a resumed run must have the same."""
     rows = [sets.train[round(i)] for i in np.linspace(0, len(sets.train) - 1, FINGERPRINTED)]
     arrays = [row[key] for row in rows for key in ("image", "label")]
-    return batches.fingerprint(np.asarray([config.inlier, str(len(sets.train)), str(len(sets.objects))]), *arrays)
+    return data.fingerprint(np.asarray([config.inlier, str(len(sets.train)), str(len(sets.objects))]), *arrays)

@@ -36,15 +36,15 @@ def save(folder: str | Path, content: Mapping[str, Any], tree: Mapping[str, PyTr
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 
-def load(folder: str | Path, *kinds: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load(folder: str | Path, *known: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content, arrays by name) of what save wrote, checked against each other.
 
     Raises FileNotFoundError when a file is missing, ValueError when one is damaged, of another kind or a newer format.
     """
     folder = Path(folder)
     content = read_json(folder / CONTENT)
-    if content.get("kind") not in kinds:
-        wanted, given = " or a ".join(kinds), content.get("kind")
+    if content.get("kind") not in known:
+        wanted, given = " or a ".join(known), content.get("kind")
         raise ValueError(f"{folder / CONTENT} must be a {wanted}, its kind is {given!r:.80}")
     if content.get("format") != FORMAT:
         given, version = content.get("format"), content.get("quantjax")

@@ -12,8 +12,8 @@ import numpy as np
 
 from quantjax import methods, trees
 from quantjax.detector import exported, rows
+from quantjax.detector.common import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.detector.decision import Predictor, judge, make_predictor
-from quantjax.detector.facts import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
 from quantjax.types import Array, ClassifierOutput, PyTree
@@ -88,11 +88,11 @@ def content(detector: FeatureDetector) -> tuple[dict[str, Any], dict[str, PyTree
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FeatureDetector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
-    facts, dimension = decision_from_content(content), int(content["dimension"])
+    shared, dimension = decision_from_content(content), int(content["dimension"])
     name, settings = score_from_content(content)
-    expected = methods.get(name).template(settings, dimension, len(facts["class_names"]))
+    expected = methods.get(name).template(settings, dimension, len(shared["class_names"]))
     params = trees.restore(arrays, {"score": expected})["score"]
-    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **facts)
+    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **shared)
 
 
 def export(detector: FeatureDetector, folder: str | Path, **options: Any) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 from quantjax import methods, metrics
 from quantjax.checks import check_finite, check_interval, check_same_length, check_shape
 from quantjax.detector import features as feature_rows
-from quantjax.detector import fitted as image_rows
+from quantjax.detector import images as image_rows
 from quantjax.detector.decision import images_of
 from quantjax.detector.features import FeatureDetector
-from quantjax.detector.fitted import Detector
+from quantjax.detector.images import Detector
 from quantjax.detector.network import Network, sizes
 from quantjax.extractors import BACKBONES, NONE
 from quantjax.inference import batched

@@ -22,7 +22,7 @@ import quantjax
 from quantjax.atomic import replaced_folder
 from quantjax.detector import artefact
 from quantjax.detector.exported import CONTENT, PLATFORMS, to_program
-from quantjax.detector.segmentation import ScenePredictor, SegmentationDetector, check, make_predictor, parts
+from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
 
@@ -44,7 +44,7 @@ class ExportedScenes(NamedTuple):
     """Unknown unless score <= threshold."""
 
 
-def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
+def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
     """Trace the detector for any number of its windows and for scenes of any size, and write it whole.
 
     Needs the flatbuffers package. Raises ValueError when the detector does not hold together (see check), or `folder`

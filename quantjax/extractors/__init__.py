@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from quantjax.extractors.inference import extract, fold
+from quantjax.extractors.folding import extract, fold
 from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18

@@ -2,6 +2,7 @@
 
 from quantjax.metrics import components, pixels
 from quantjax.metrics.components import ComponentCounts
+from quantjax.metrics.confusion import confusion_matrix, intersection_over_union, mean_iou
 from quantjax.metrics.pixels import PixelCounts, pixel_metrics
 from quantjax.metrics.rates import (
     Calibration,
@@ -14,7 +15,6 @@ from quantjax.metrics.rates import (
     roc_curve,
     threshold_at_tpr,
 )
-from quantjax.metrics.segmentation import confusion_matrix, intersection_over_union, mean_iou
 
 __all__ = [
     "Calibration",

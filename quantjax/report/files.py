@@ -16,7 +16,7 @@ import numpy as np
 
 from quantjax.atomic import write_text
 from quantjax.report import page as images
-from quantjax.report import segmentation
+from quantjax.report import scenes as scene_page
 from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
 from quantjax.report.schema import IMAGES, SCHEMA, SEGMENTATION, Schema, check_all_finite, check_results
@@ -61,8 +61,8 @@ def write_scenes(
     Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
     """
     results = _checked(results, SEGMENTATION)
-    page = segmentation.render(results, scenes or {}, class_names)
-    _write(Path(directory), results, segmentation.to_text(results), page)
+    page = scene_page.render(results, scenes or {}, class_names)
+    _write(Path(directory), results, scene_page.to_text(results), page)
 
 
 def _checked(results: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

@@ -239,6 +239,6 @@ def test_weights_stay_on_the_device(images, monkeypatch):
 
 
 def test_scenes_are_calibrated_elsewhere():
-    scenes = detector.SegmentationDetector(*[None] * 14)
-    with pytest.raises(TypeError, match="got SegmentationDetector"):
+    scenes = detector.SceneDetector(*[None] * 14)
+    with pytest.raises(TypeError, match="got SceneDetector"):
         detector.calibrate(scenes, [])

@@ -7,7 +7,7 @@ from experiments.scenes import calibration, evaluation, networks, outcome
 from experiments.scenes.config import UEM, resolve
 from experiments.scenes.sets import Sets
 from quantjax import detector
-from quantjax.detector.segmentation import template
+from quantjax.detector.scenes import template
 from quantjax.rows import IGNORED
 
 CLASSES = ("road", "sky", "car")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from quantjax import data
 from quantjax.convert.classifiers import load_classifier
-from quantjax.data import batches
 from quantjax.data.sources import open_source
 from quantjax.extractors import BACKBONES, extract, fold, standardise
 from quantjax.inference import batched
@@ -21,7 +21,7 @@ def accuracy(data_dir, name: str) -> float:
     file, _ = CASES[name]
     if file.endswith(".pt"):
         pytest.importorskip("torch", reason="reading .pt needs the torch extra")
-    images, labels = batches.load(open_source("cifar10", data_dir, "test"))
+    images, labels = data.load(open_source("cifar10", data_dir, "test"))
     backbone = BACKBONES[name]
     model, variables = fold(backbone.build(10), load_classifier(data_dir / "weights" / file, name, 10))
     run = batched(

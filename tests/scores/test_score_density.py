@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from quantjax import scores
-from quantjax.scores import density
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -49,7 +48,7 @@ def test_mahalanobis_by_hand():
 def test_blocks_of_the_fit_change_nothing(rng, monkeypatch):
     features, labels = rng.normal(size=(50, 3)), rng.integers(0, 2, 50)
     whole = scores.fit_tied_gaussian(features, labels, 2)
-    monkeypatch.setattr(density, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("quantjax.scores.gaussian._ROWS_AT_ONCE", 7)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, scores.fit_tied_gaussian(features, labels, 2)
     )

@@ -18,8 +18,8 @@ import numpy as np
 from quantjax import methods, trees
 from quantjax.checks import check_choice
 from quantjax.detector import exported, network
+from quantjax.detector.common import PRECISIONS, check_common, from_content, score_from_content, to_content
 from quantjax.detector.decision import Predictor, images_of, judge, make_predictor
-from quantjax.detector.facts import PRECISIONS, check_facts, from_content, score_from_content, to_content
 from quantjax.extractors import BACKBONES, fold, standardise
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
@@ -114,15 +114,15 @@ def _precisely(run: Callable[..., Any], precision: str) -> Callable[..., Any]:
 
 def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
     """(detector.json, arrays) of a detector that `check` accepts; ValueError for a network that fits in no file."""
-    facts, backbone = to_content(detector), detector.variables
+    shared, backbone = to_content(detector), detector.variables
     if not isinstance(detector.backbone, str):
-        facts["backbone"]["name"] = OWN
+        shared["backbone"]["name"] = OWN
         gradient = methods.needs_network(methods.get(detector.score))
         with jax.default_matmul_precision(PRECISIONS[detector.precision][1]):
             backbone = network.to_arrays(detector.backbone, backbone, detector.image_size, gradient=gradient)
     return {
-        **facts,
-        "backbone": facts["backbone"] | {"num_classes": len(detector.class_names)},
+        **shared,
+        "backbone": shared["backbone"] | {"num_classes": len(detector.class_names)},
         "image_size": detector.image_size,
         "score": {"name": detector.score, "settings": dict(detector.settings)},
     }, {"backbone": backbone, "score": detector.params}
@@ -130,17 +130,17 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
-    facts, size = from_content(content), int(content["image_size"])
+    shared, size = from_content(content), int(content["image_size"])
     name, settings = score_from_content(content)
-    if facts["backbone"] == OWN:
-        facts["backbone"], variables = network.from_arrays(arrays, "backbone")
+    if shared["backbone"] == OWN:
+        shared["backbone"], variables = network.from_arrays(arrays, "backbone")
         arrays = {key: array for key, array in arrays.items() if not key.startswith("backbone/")}
-        dimension = network.sizes(facts["backbone"], variables, size).dimension
-        expected: PyTree = {"score": methods.get(name).template(settings, dimension, len(facts["class_names"]))}
+        dimension = network.sizes(shared["backbone"], variables, size).dimension
+        expected: PyTree = {"score": methods.get(name).template(settings, dimension, len(shared["class_names"]))}
         restored = {"backbone": variables, **trees.restore(arrays, expected)}
     else:
-        check_choice("backbone", facts["backbone"], BACKBONES)
-        expected = template(facts["backbone"], facts["class_names"], size, name, settings)
+        check_choice("backbone", shared["backbone"], BACKBONES)
+        expected = template(shared["backbone"], shared["class_names"], size, name, settings)
         restored = trees.restore(arrays, expected)
     return Detector(
         variables=restored["backbone"],
@@ -148,7 +148,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Det
         score=name,
         settings=settings,
         params=restored["score"],
-        **facts,
+        **shared,
     )
 
 
@@ -188,7 +188,7 @@ def check(detector: Detector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
     method = methods.get(detector.score)
     methods.check_settings(method, detector.settings)
-    check_facts(detector)
+    check_common(detector)
     if detector.image_size < 1:
         raise ValueError(f"a detector needs an image size of at least 1 pixel, got {detector.image_size}")
     arrays, classes = {"backbone": detector.variables, "score": detector.params}, len(detector.class_names)

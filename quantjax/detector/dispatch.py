@@ -1,4 +1,4 @@
-"""One way in for every kind of detector: of images (`fitted`), of `features`, of pixels of scenes (`segmentation`)."""
+"""One way in for every kind of detector: of images (`images`), of `features`, of pixels of scenes (`scenes`)."""
 
 from __future__ import annotations
 
@@ -8,37 +8,45 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.detector import artefact, exported, features, fitted, scene_content, scene_export, segmentation
+from quantjax.detector import artefact, exported, features, images, scene_content, scene_export, scenes
 from quantjax.detector.decision import Prediction
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
-from quantjax.detector.fitted import Detector
+from quantjax.detector.images import Detector
 from quantjax.detector.scene_export import ExportedScenes
-from quantjax.detector.segmentation import ScenePrediction, SegmentationDetector
+from quantjax.detector.scenes import SceneDetector, ScenePrediction
 
-AnyDetector = Detector | FeatureDetector | SegmentationDetector
+AnyDetector = Detector | FeatureDetector | SceneDetector
 
 
-class Kind(NamedTuple):
-    """What one kind of detector brings along."""
+class Operations(NamedTuple):
+    """What one type of detector brings along."""
 
     type: type
-    check: Callable[[Any], None]  # raises ValueError
+    """The named tuple."""
+    check: Callable[[Any], None]
+    """Raises ValueError."""
     predictor: Callable[..., Any]
-    content: Callable[[Any], tuple[dict[str, Any], Any]]  # detector -> (JSON values, arrays)
-    restore: Callable[..., Any]  # (JSON values, arrays by name) -> detector
-    export: Callable[..., None]  # (detector, folder, platforms=...)
+    """(detector, batch_size=, devices=) -> Predictor or ScenePredictor"""
+    content: Callable[[Any], tuple[dict[str, Any], Any]]
+    """detector -> (JSON values, arrays)"""
+    restore: Callable[..., Any]
+    """(JSON values, arrays by name) -> detector"""
+    export: Callable[..., None]
+    """(detector, folder, platforms=)"""
 
 
-KINDS: dict[str, Kind] = {  # by the name in detector.json
-    "quantjax detector": Kind(Detector, fitted.check, fitted.predictor, fitted.content, fitted.restore, fitted.export),
-    "quantjax feature detector": Kind(
+OPERATIONS: dict[str, Operations] = {  # by what detector.json calls the type
+    "quantjax detector": Operations(
+        Detector, images.check, images.predictor, images.content, images.restore, images.export
+    ),
+    "quantjax feature detector": Operations(
         FeatureDetector, features.check, features.predictor, features.content, features.restore, features.export
     ),
-    "quantjax segmentation detector": Kind(
-        SegmentationDetector,
-        segmentation.check,
-        segmentation.predictor,
+    "quantjax segmentation detector": Operations(
+        SceneDetector,
+        scenes.check,
+        scenes.predictor,
         scene_content.content,
         scene_content.restore,
         scene_export.save,
@@ -48,7 +56,7 @@ KINDS: dict[str, Kind] = {  # by the name in detector.json
 
 def check(detector: AnyDetector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
-    KINDS[kind_of(detector)].check(detector)
+    OPERATIONS[type_name(detector)].check(detector)
 
 
 def predictor(detector: AnyDetector, **options: Any) -> Any:
@@ -57,17 +65,17 @@ def predictor(detector: AnyDetector, **options: Any) -> Any:
     Options are batch_size (images, rows, or windows of scenes) and devices. Raises ValueError when the detector does
     not hold together (see check), and from its functions for images of another type or shape than they take.
     """
-    return KINDS[kind_of(detector)].predictor(detector, **options)
+    return OPERATIONS[type_name(detector)].predictor(detector, **options)
 
 
-def predict(detector: AnyDetector, images: np.ndarray, **options: Any) -> Prediction | ScenePrediction:
+def predict(detector: AnyDetector, inputs: Any, **options: Any) -> Prediction | ScenePrediction:
     """Decisions about images uint8 [N, H, W, 3], rows, or a scene [H, W, 3]; compiles at every call, see predictor."""
-    return predictor(detector, **options).predict(images)
+    return predictor(detector, **options).predict(inputs)
 
 
-def score(detector: AnyDetector, images: np.ndarray, **options: Any) -> np.ndarray:
+def score(detector: AnyDetector, inputs: Any, **options: Any) -> np.ndarray:
     """Scores [N] or [H, W], higher = more outlying, of what `predict` takes; they need no threshold, see predictor."""
-    return predictor(detector._replace(threshold=0.0), **options).score(images)
+    return predictor(detector._replace(threshold=0.0), **options).score(inputs)
 
 
 def save(detector: AnyDetector, folder: str | Path) -> None:
@@ -75,9 +83,9 @@ def save(detector: AnyDetector, folder: str | Path) -> None:
 
     Raises ValueError when the detector does not hold together, or `folder` holds something else than a detector.
     """
-    name = kind_of(detector)
-    KINDS[name].check(detector)
-    content, trees = KINDS[name].content(detector)
+    name = type_name(detector)
+    OPERATIONS[name].check(detector)
+    content, trees = OPERATIONS[name].content(detector)
     artefact.save(folder, {"kind": name, **content}, trees)
 
 
@@ -88,11 +96,11 @@ def load(folder: str | Path) -> AnyDetector:
     Raises FileNotFoundError when there is no detector in `folder`, ValueError when its files are damaged, do not belong
     together, or come from a newer format.
     """
-    content, arrays = artefact.load(folder, *KINDS)
-    kind = KINDS[content["kind"]]
+    content, arrays = artefact.load(folder, *OPERATIONS)
+    operations = OPERATIONS[content["kind"]]
     try:
-        detector = kind.restore(content, arrays)
-        kind.check(detector)
+        detector = operations.restore(content, arrays)
+        operations.check(detector)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{folder} holds no valid detector: {reason}; write it again with detector.save") from error
@@ -104,19 +112,19 @@ def export(detector: AnyDetector, folder: str | Path, **options: Any) -> None:
 
     Option: platforms. Raises ValueError when it does not hold together or cannot be a program.
     """
-    KINDS[kind_of(detector)].export(detector, folder, **options)
+    OPERATIONS[type_name(detector)].export(detector, folder, **options)
 
 
 def load_exported(folder: str | Path, **options: Any) -> Exported | ExportedScenes:
     """Read what `export` wrote, ready to run; options and errors as of exported.load and scene_export.load."""
-    scenes = artefact.read_json(Path(folder) / exported.CONTENT).get("kind") == scene_export.KIND
-    return (scene_export if scenes else exported).load(folder, **options)
+    content = artefact.read_json(Path(folder) / exported.CONTENT)
+    return (scene_export if content.get("kind") == scene_export.KIND else exported).load(folder, **options)
 
 
-def kind_of(detector: Any) -> str:
-    """The detector's kind, a key of KINDS; raises TypeError for anything else."""
-    for name, kind in KINDS.items():
-        if isinstance(detector, kind.type):
+def type_name(detector: Any) -> str:
+    """What detector.json calls the detector's type, a key of OPERATIONS; raises TypeError for anything else."""
+    for name, operations in OPERATIONS.items():
+        if isinstance(detector, operations.type):
             return name
-    kinds = ", ".join(kind.type.__name__ for kind in KINDS.values())
-    raise TypeError(f"a detector must be one of {kinds}; got {type(detector).__name__}")
+    known = ", ".join(operations.type.__name__ for operations in OPERATIONS.values())
+    raise TypeError(f"a detector must be one of {known}; got {type(detector).__name__}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.segmentation.sizes import SIZES, load
+from benchmarks.scenes.sizes import SIZES, load
 from benchmarks.timing import alternate
 from quantjax.metrics import pixels
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import counting
 from benchmarks.ceilings import data_sheet, roofline
-from benchmarks.segmentation.sizes import SIZES, Size, load, ratios
+from benchmarks.scenes.sizes import SIZES, Size, load, ratios
 from benchmarks.timing import alternate
 from quantjax import parallel, segmentation
 from quantjax.convert.transformers import to_backbone_variables

@@ -16,8 +16,8 @@ import numpy as np
 
 from quantjax import segmentation, trees
 from quantjax.checks import check_choice, check_interval
+from quantjax.detector.common import LARGEST, PRECISIONS, check_common
 from quantjax.detector.decision import is_outlier
-from quantjax.detector.facts import LARGEST, PRECISIONS, check_facts
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings, GmmState
 from quantjax.inference import sliding
@@ -31,7 +31,7 @@ LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask 
 MOST_CLASSES = 255  # labels are uint8
 
 
-class SegmentationDetector(NamedTuple):
+class SceneDetector(NamedTuple):
     """Everything that decides about the pixels of a scene; a head is a mixture, or linear where it is None."""
 
     backbone: str  # name in extractors.FEATURE_BACKBONES
@@ -69,9 +69,7 @@ class ScenePredictor(NamedTuple):
     score: Callable[[np.ndarray], np.ndarray]  # -> [H, W]
 
 
-def predictor(
-    detector: SegmentationDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None
-) -> ScenePredictor:
+def predictor(detector: SceneDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ScenePredictor:
     """Make functions that send `batch_size` windows through the networks at a time; see inference.sliding.
 
     The networks compile once, averages once per scene size. Raises ValueError when the detector does not hold together
@@ -97,7 +95,7 @@ def make_predictor(run: Callable[..., Mapping[str, np.ndarray]], score: str, thr
     return ScenePredictor(predict, lambda image: predict(image).score)
 
 
-def parts(detector: SegmentationDetector) -> tuple[Callable[..., Any], Callable[..., Any], tuple[PyTree, PyTree]]:
+def parts(detector: SceneDetector) -> tuple[Callable[..., Any], Callable[..., Any], tuple[PyTree, PyTree]]:
     """(windows, finish, weights) for inference.sliding; see segmentation.scoring."""
     windows = scoring.windows(*networks(detector), products=PRECISIONS[detector.precision][1])
     scales = Scales(detector.logits_scale, detector.unknown_scale)
@@ -105,7 +103,7 @@ def parts(detector: SegmentationDetector) -> tuple[Callable[..., Any], Callable[
     return windows, finish, (detector.variables["segmentor"], detector.variables["estimator"])
 
 
-def networks(detector: SegmentationDetector) -> tuple[Segmentor, Estimator]:
+def networks(detector: SceneDetector) -> tuple[Segmentor, Estimator]:
     """The two networks that the detector's variables belong to."""
     segmentor = segmentation.make_segmentor(
         detector.backbone,
@@ -120,7 +118,7 @@ def networks(detector: SegmentationDetector) -> tuple[Segmentor, Estimator]:
     return segmentor, segmentation.make_estimator(detector.projector, detector.unknown_head)
 
 
-def template(detector: SegmentationDetector) -> PyTree:
+def template(detector: SceneDetector) -> PyTree:
     """{"segmentor", "estimator"}: the shapes and dtypes that a detector's arrays must have; they fill no memory."""
     empty: Any = ()  # what shapes do not depend on, and what no cache could look up
     plain = detector._replace(
@@ -131,7 +129,7 @@ def template(detector: SegmentationDetector) -> PyTree:
 
 
 @lru_cache(maxsize=8)
-def _template(plain: SegmentationDetector, overrides: tuple[tuple[str, Any], ...]) -> PyTree:
+def _template(plain: SceneDetector, overrides: tuple[tuple[str, Any], ...]) -> PyTree:
     segmentor, estimator = networks(plain._replace(overrides=dict(overrides)))
     side = 4 * FEATURE_BACKBONES[plain.backbone].stride  # the arrays' shapes do not depend on it
 
@@ -154,11 +152,11 @@ def _any_memory(head: PyTree) -> PyTree:
     return head | {"state": state._replace(bank=bank)}
 
 
-def check(detector: SegmentationDetector) -> None:
+def check(detector: SceneDetector) -> None:
     """Raise ValueError unless names are known, numbers are sane and finite and every array has its place and shape."""
     check_networks(detector)
     check_choice("score", detector.score, SCORES)
-    check_facts(detector)
+    check_common(detector)
     _check_windows(detector)
     for name in ("logits_scale", "unknown_scale"):
         scale = getattr(detector, name)
@@ -167,7 +165,7 @@ def check(detector: SegmentationDetector) -> None:
     trees.check(detector.variables, template(detector))
 
 
-def check_networks(detector: SegmentationDetector) -> None:
+def check_networks(detector: SceneDetector) -> None:
     """The part of `check` that must come before building networks from what a file says."""
     check_choice("backbone", detector.backbone, FEATURE_BACKBONES)
     check_choice("precision", detector.precision, PRECISIONS)
@@ -189,7 +187,7 @@ def check_networks(detector: SegmentationDetector) -> None:
             raise ValueError(f"{name} must have {wanted} classes, got {settings.num_classes}")
 
 
-def _check_windows(detector: SegmentationDetector) -> None:
+def _check_windows(detector: SceneDetector) -> None:
     backbone = FEATURE_BACKBONES[detector.backbone]
     _check_sizes("window", detector.window, 2, LARGEST_SIDE)
     _check_sizes("stride", detector.stride, 2, LARGEST_SIDE)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.segmentation.sizes import SIZES, load, ratios
+from benchmarks.scenes.sizes import SIZES, load, ratios
 from benchmarks.timing import alternate
 from quantjax.heads.density import layer_norm, normed_log_density, unit
 

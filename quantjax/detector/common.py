@@ -21,7 +21,7 @@ PRECISIONS = {
 LARGEST = 1e5  # of the numbers in a file: no one can fill the memory with sizes that large and arrays to fit them
 
 
-def check_facts(detector: Any) -> None:
+def check_common(detector: Any) -> None:
     """Raise ValueError unless classes, preprocessing, precision and threshold of a detector make sense."""
     check_choice("precision", detector.precision, PRECISIONS)
     if not detector.class_names:

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.questions.networks import drawn
 from benchmarks.questions.sizes import Sizes
-from benchmarks.segmentation.sizes import Size
-from benchmarks.segmentation.windows import Peer, segmentor, variables_of
+from benchmarks.scenes.sizes import Size
+from benchmarks.scenes.windows import Peer, segmentor, variables_of
 from quantjax import segmentation
 from quantjax.train import init_state, make_step
 
