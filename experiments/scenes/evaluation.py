@@ -1,10 +1,9 @@
-"""Score maps over sliding windows, and what they are worth: pixel and component metrics, mIoU."""
+"""The run's score maps and what they are worth, with progress, examples for the report and percent for its tables."""
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,23 +13,26 @@ import numpy as np
 from experiments.progress import OpenProgress
 from experiments.scenes.config import Settings
 from experiments.scenes.objectives import scales
-from quantjax import metrics, segmentation
+from quantjax import segmentation
+from quantjax.metrics.components import ANOMALY_TRACK, OBSTACLE_TRACK
 from quantjax.report import Example
-from quantjax.segmentation import PREDICTION, SCORES, Estimator, Score, Scorer, Segmentor
+from quantjax.segmentation import PREDICTION, SCORES, Estimator, SceneRates, Score, Scorer, Segmentor
+from quantjax.segmentation.evaluation import Run
 from quantjax.types import PyTree
 
 SPILL = "score_maps"
-EXACT_PIXELS = 60_000_000  # above that, pixels are streamed: sorting takes several bytes a pixel
 OBSTACLES = ("smiyc_ot", "fs_laf")  # sets of small objects, whose components count from fewer pixels on
-TRACK_PIXELS = 1280 * 720  # the scenes for which the benchmark chose its sizes; on smaller ones they shrink alike
+SHARES = ("ap", "fpr95", "auroc", "component_f1", "siou", "ppv")
 SHOWN, DRAWN = 6, ("id", "ood", "lr")  # scenes of each set, and their maps, in the report
 
 
 class Evaluated(NamedTuple):
     """What the networks do on one evaluation set."""
 
-    rows: list[dict[str, Any]]  # one per method, rates in percent
-    scenes: list[Example]  # a few of them, with their score maps
+    rows: list[dict[str, Any]]
+    """One per method, rates in percent."""
+    scenes: list[Example]
+    """A few of them, with their score maps."""
 
 
 def make_scorer(
@@ -48,21 +50,16 @@ def sizes(config: Settings) -> dict[str, Any]:
     return {"window": config.window, "stride": config.stride, "batch_size": config.window_batch}
 
 
-def mean_iou(score: Callable[[Any], dict[str, np.ndarray]], scenes: Any, classes: int, progress: OpenProgress) -> float:
-    """mIoU in percent of the averaged logits' predictions on inlier scenes, one confusion matrix over all."""
-    confusion = np.zeros((classes, classes), np.int64)
+def mean_iou(run: Run, scenes: Any, classes: int, progress: OpenProgress) -> float:
+    """mIoU in percent on inlier scenes, see segmentation.mean_iou."""
     with progress("segment inlier scenes") as report:
-        for i in range(len(scenes)):
-            row = scenes[i]
-            confusion += metrics.confusion_matrix(score(row["image"])[PREDICTION], row["label"], classes)
-            report(i + 1, len(scenes))
-    return 100.0 * metrics.mean_iou(confusion)
+        return 100.0 * segmentation.mean_iou(run, scenes, classes, report)
 
 
 def evaluate(
     config: Settings,
     name: str,
-    score: Callable[[Any], dict[str, np.ndarray]],
+    run: Run,
     scenes: Any,
     progress: OpenProgress,
     *,
@@ -70,31 +67,31 @@ def evaluate(
     variant: str,
     names: Sequence[str],
 ) -> Evaluated:
-    """Score every scene with every method of `names`, pool the pixels, then count components at the best threshold.
+    """Every method of `names` on the set `name`, see segmentation.evaluate; score maps wait in the run's `folder`."""
+    shown, examples = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}, []
 
-    Score maps wait on disk, in the run's `folder`, for the threshold that only all of them decide.
-    Raises ValueError when a label does not fit its image or the set shows no anomaly.
-    """
-    shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
-    pictures, labels, seconds = [], [], 0.0
-    score(scenes[0]["image"])  # compiles what depends on the image size
+    def look(index: int, row: Any, maps: Mapping[str, np.ndarray]) -> None:
+        if index in shown:
+            drawn = {method: maps[method] for method in names if method in DRAWN}
+            examples.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
+
+    minimum = OBSTACLE_TRACK if name in OBSTACLES else ANOMALY_TRACK
     with spill_folder(folder) as spill, progress(f"score {name}") as report:
-        for i in range(len(scenes)):
-            row = scenes[i]
-            begun = time.perf_counter()
-            maps = score(row["image"])
-            seconds += time.perf_counter() - begun
-            for method in names:
-                np.save(spill / f"{method}-{i}.npy", maps[method])
-            labels.append(row["label"])
-            if i in shown:
-                drawn = {method: maps[method] for method in names if method in DRAWN}
-                pictures.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
-            report(i + 1, len(scenes))
-        rates = {method: _rates(config, name, method, labels, spill) for method in names}
-    speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}
-    rows = [{"variant": variant, "method": method, "dataset": name, **rates[method], **speed} for method in names]
-    return Evaluated(rows, pictures)
+        found = segmentation.evaluate(
+            run, scenes, names, spill, minimum=minimum, exact=config.exact, report=report, look=look
+        )
+    speed = {"score_seconds": found.seconds, "images_per_second": len(scenes) / found.seconds}
+    rows = [
+        {"variant": variant, "method": method, "dataset": name, **in_percent(found.rates[method]), **speed}
+        for method in names
+    ]
+    return Evaluated(rows, examples)
+
+
+def in_percent(rates: SceneRates) -> dict[str, Any]:
+    """The rates as results.json holds them."""
+    shares = {key: 100.0 * getattr(rates, key) for key in SHARES}
+    return {**shares, "threshold": rates.threshold, "pixels": rates.pixels}
 
 
 @contextmanager
@@ -111,40 +108,3 @@ def spill_folder(folder: Path) -> Iterator[Path]:
 def clean(folder: Path) -> None:
     """Remove the score maps that a killed run left in its folder."""
     shutil.rmtree(folder / SPILL, ignore_errors=True)
-
-
-def _rates(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:
-    def maps() -> Iterator[np.ndarray]:
-        return (np.load(spill / f"{method}-{i}.npy") for i in range(len(labels)))
-
-    total = sum(label.size for label in labels)
-    exact = total <= EXACT_PIXELS if config.exact is None else config.exact
-    if exact:
-        found = metrics.pixel_metrics(
-            np.concatenate([m.ravel() for m in maps()]), np.concatenate([label.ravel() for label in labels])
-        )
-    else:
-        counts = metrics.pixels.empty()
-        for values, label in zip(maps(), labels, strict=True):
-            counts = metrics.pixels.add(counts, values, label)
-        found = metrics.pixels.result(counts)
-    components = metrics.components.empty()
-    for values, label in zip(maps(), labels, strict=True):
-        minimum = minimum_sizes(name, label.size)
-        components = metrics.components.add(components, values, label, found["best_f1_threshold"], minimum)
-    by_component = metrics.components.result(components)
-    return {
-        **{key: 100.0 * found[key] for key in ("ap", "fpr95", "auroc")},
-        "component_f1": 100.0 * by_component["f1"],
-        "siou": 100.0 * by_component["siou"],
-        "ppv": 100.0 * by_component["ppv"],
-        "threshold": found["best_f1_threshold"],
-        "pixels": "exact" if exact else "streamed",
-    }
-
-
-def minimum_sizes(name: str, pixels: int) -> metrics.components.MinimumSizes:
-    """The benchmark's smallest components, in proportion on scenes smaller than the benchmark's."""
-    known = metrics.components.OBSTACLE_TRACK if name in OBSTACLES else metrics.components.ANOMALY_TRACK
-    share = min(1.0, pixels / TRACK_PIXELS)
-    return metrics.components.MinimumSizes(*(max(round(share * size), 1) for size in known))

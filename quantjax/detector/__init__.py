@@ -1,10 +1,11 @@
 """Detectors: fit and calibrate one, save and load it, score and predict with it, export it as a program."""
 
+from quantjax.detector.calibration import calibrate, in_percent
 from quantjax.detector.decision import Prediction, Predictor
 from quantjax.detector.dispatch import check, export, load, load_exported, predict, predictor, save, score
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
-from quantjax.detector.fit import calibrate, fit, in_percent
+from quantjax.detector.fit import fit
 from quantjax.detector.images import Detector
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor

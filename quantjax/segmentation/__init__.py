@@ -1,6 +1,7 @@
 """A segmentor, and beside it the module that estimates what it does not know: composed, trained, scored."""
 
 from quantjax.segmentation.build import UNKNOWN_CLASSES, dense_head, make_estimator, make_segmentor
+from quantjax.segmentation.evaluation import Evaluated, SceneRates, evaluate, mean_iou, scene_rates
 from quantjax.segmentation.fine_tuning import FINE_TUNINGS, FineTuning, fine_tune
 from quantjax.segmentation.heads import DenseHead, gmm_head, linear_head, without_memory
 from quantjax.segmentation.network import (
@@ -41,10 +42,12 @@ __all__ = [
     "DenseHead",
     "Estimator",
     "EstimatorOutput",
+    "Evaluated",
     "FineTuning",
     "FittedEstimator",
     "FrozenSegmentor",
     "Scales",
+    "SceneRates",
     "Score",
     "Scorer",
     "Segmentor",
@@ -53,6 +56,7 @@ __all__ = [
     "dense_head",
     "estimate",
     "estimator_objective",
+    "evaluate",
     "fine_tune",
     "fit_estimator",
     "fit_scale",
@@ -67,6 +71,8 @@ __all__ = [
     "make_estimator",
     "make_scorer",
     "make_segmentor",
+    "mean_iou",
+    "scene_rates",
     "segment",
     "segmentor_objective",
     "split_segmentor",
