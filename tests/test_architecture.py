@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from quantjax.documented import is_named_tuple
+
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows", "atomic", "markdown", "trees"}
+GROUND = {"types", "checks", "rows", "atomic", "documented", "markdown", "trees"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
-    "types": set(),
+    "types": {"documented"},
+    "documented": set(),
     "checks": set(),
     "atomic": set(),
     "markdown": set(),
@@ -141,3 +144,12 @@ def test_the_commands_share_what_stands_beside_them_and_nothing_of_each_other(pa
     own = {"images": {"images"}, "scenes": {"scenes"}, "both": {"images", "scenes"}, "shared": set()}[side(path)]
     assert seen & {"images", "scenes"} <= own
     assert not seen & set(PROGRAMS) - {path.stem}
+
+
+@pytest.mark.parametrize("name", [*sorted(p.parent.name for p in (ROOT / "quantjax").glob("*/__init__.py")), "types"])
+def test_help_shows_what_the_fields_of_public_tuples_are(name):
+    module = importlib.import_module(f"quantjax.{name}")
+    exported = [getattr(module, one) for one in getattr(module, "__all__", vars(module))]
+    for one in filter(is_named_tuple, exported):
+        for field in one._fields:
+            assert not getattr(one, field).__doc__.startswith("Alias for field"), f"{one.__name__}.{field}"

@@ -9,6 +9,7 @@ from quantjax.detector.fit import fit
 from quantjax.detector.images import Detector
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor
+from quantjax.documented import show_fields
 
 __all__ = [
     "Detector",
@@ -32,3 +33,5 @@ __all__ = [
     "save",
     "score",
 ]
+
+show_fields(__name__)

@@ -34,6 +34,7 @@ class ExportedScenes(NamedTuple):
     """Loaded programs and what their numbers mean."""
 
     predictor: ScenePredictor
+    """Takes one scene, uint8 [H, W, 3] of any size."""
     class_names: tuple[str, ...]
     """[K]"""
     window: tuple[int, int]

@@ -34,39 +34,62 @@ MOST_CLASSES = 255  # labels are uint8
 class SceneDetector(NamedTuple):
     """Everything that decides about the pixels of a scene; a head is a mixture, or linear where it is None."""
 
-    backbone: str  # name in extractors.FEATURE_BACKBONES
-    overrides: Mapping[str, Any]  # attributes in which the weights differ from the name's, keys of OVERRIDES
-    channels: int  # of the decoder
-    token_hidden: int  # of the decoder
-    projector: tuple[int, ...]  # widths of the estimator's layers
-    inlier_head: GmmSettings | None  # K classes
-    unknown_head: GmmSettings | None  # generic inlier, outlier
-    variables: PyTree  # {"segmentor", "estimator"}, as in quantjax.segmentation; mixtures need no memory bank
+    backbone: str
+    """Name in extractors.FEATURE_BACKBONES"""
+    overrides: Mapping[str, Any]
+    """Attributes in which the weights differ from the name's, keys of OVERRIDES"""
+    channels: int
+    """Of the decoder"""
+    token_hidden: int
+    """Of the decoder"""
+    projector: tuple[int, ...]
+    """Widths of the estimator's layers"""
+    inlier_head: GmmSettings | None
+    """K classes"""
+    unknown_head: GmmSettings | None
+    """Generic inlier, outlier"""
+    variables: PyTree
+    """{"segmentor", "estimator"}, as in quantjax.segmentation; mixtures need no memory bank"""
     preprocessing: Preprocessing
-    class_names: tuple[str, ...]  # [K]
-    window: tuple[int, int]  # height and width of what the networks see at once, pixels
-    stride: tuple[int, int]  # pixels between windows
-    threshold: float  # on the score; unknown iff score > threshold
-    calibration: Mapping[str, Any]  # source, n, promised_tpr, achieved_tpr
-    score: str = "lr"  # name in segmentation.SCORES
-    logits_scale: Standardisation | None = None  # of raw log-densities; None for logits that need none
+    """Of the images in [0, 1]"""
+    class_names: tuple[str, ...]
+    """[K]"""
+    window: tuple[int, int]
+    """Height and width of what the networks see at once, pixels"""
+    stride: tuple[int, int]
+    """Pixels between windows"""
+    threshold: float
+    """On the score; unknown iff score > threshold"""
+    calibration: Mapping[str, Any]
+    """source, n, and in percent promised_tpr and achieved_tpr"""
+    score: str = "lr"
+    """Name in segmentation.SCORES"""
+    logits_scale: Standardisation | None = None
+    """Of raw log-densities; None for logits that need none"""
     unknown_scale: Standardisation | None = None
-    precision: str = "float32"  # of backbone and decoder, a key of PRECISIONS: the one that the threshold was set in
+    """Of the estimator's; None as logits_scale"""
+    precision: str = "float32"
+    """Of backbone and decoder, a key of PRECISIONS: the one that the threshold was set in"""
 
 
 class ScenePrediction(NamedTuple):
     """Decisions about the pixels of one scene."""
 
-    outlier: np.ndarray  # [H, W] bool, unknown
-    label: np.ndarray  # [H, W] uint8, the segmentor's class, for unknown pixels too
-    score: np.ndarray  # [H, W] float32, higher = more outlying
+    outlier: np.ndarray
+    """[H, W] bool, unknown"""
+    label: np.ndarray
+    """[H, W] uint8, the segmentor's class, for unknown pixels too"""
+    score: np.ndarray
+    """[H, W] float32, higher = more outlying"""
 
 
 class ScenePredictor(NamedTuple):
     """Both functions take one scene, uint8 [H, W, 3] of any size."""
 
     predict: Callable[[np.ndarray], ScenePrediction]
-    score: Callable[[np.ndarray], np.ndarray]  # -> [H, W]
+    """scene -> ScenePrediction"""
+    score: Callable[[np.ndarray], np.ndarray]
+    """scene -> [H, W], higher = more outlying"""
 
 
 def predictor(detector: SceneDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ScenePredictor:

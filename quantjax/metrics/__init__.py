@@ -1,5 +1,6 @@
 """How well a score tells inliers from outliers: image-level rates, pooled pixels, components, and mIoU."""
 
+from quantjax.documented import show_fields
 from quantjax.metrics import components, pixels
 from quantjax.metrics.components import ComponentCounts
 from quantjax.metrics.confusion import confusion_matrix, intersection_over_union, mean_iou
@@ -35,3 +36,5 @@ __all__ = [
     "roc_curve",
     "threshold_at_tpr",
 ]
+
+show_fields(__name__)

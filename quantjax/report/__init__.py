@@ -1,5 +1,6 @@
 """Result files of a run: results.json, results.md, report.html and metrics.jsonl."""
 
+from quantjax.documented import show_fields
 from quantjax.report.files import (
     append_jsonl,
     read_jsonl,
@@ -22,3 +23,5 @@ __all__ = [
     "write_results",
     "write_scenes",
 ]
+
+show_fields(__name__)

@@ -4,6 +4,7 @@ Papers of this field print scores as confidences; each function here returns the
 Scores of a row do not depend on the other rows of the batch. The `fit_*` functions look at concrete arrays, once.
 """
 
+from quantjax.documented import show_fields
 from quantjax.scores.gaussian import (
     TiedGaussian,
     fit_background,
@@ -41,3 +42,5 @@ __all__ = [
     "relative_mahalanobis",
     "unknown",
 ]
+
+show_fields(__name__)

@@ -1,5 +1,6 @@
 """A segmentor, and beside it the module that estimates what it does not know: composed, trained, scored."""
 
+from quantjax.documented import show_fields
 from quantjax.segmentation.build import UNKNOWN_CLASSES, dense_head, make_estimator, make_segmentor
 from quantjax.segmentation.evaluation import Evaluated, SceneRates, evaluate, mean_iou, scene_rates
 from quantjax.segmentation.fine_tuning import FINE_TUNINGS, FineTuning, fine_tune
@@ -79,3 +80,5 @@ __all__ = [
     "start_estimator",
     "without_memory",
 ]
+
+show_fields(__name__)
