@@ -26,11 +26,16 @@ _ROWS_AT_ONCE = 8192  # bounds the float64 copies of the fit
 class TiedGaussian(NamedTuple):
     """Class means and one covariance, kept as the maps that scoring needs; float32."""
 
-    centre: Array  # [D] mean of all features
-    whitening: Array  # [D, D] L^-1, lower triangular
-    means: Array  # [K, D] whitened class means L^-1 (mu_k - centre)
-    counts: Array  # [K] training rows per class
-    log_det_covariance: Array  # [] log |S|
+    centre: Array
+    """[D] mean of all features"""
+    whitening: Array
+    """[D, D] L^-1, lower triangular"""
+    means: Array
+    """[K, D] whitened class means L^-1 (mu_k - centre)"""
+    counts: Array
+    """[K] training rows per class"""
+    log_det_covariance: Array
+    """[] log |S|"""
 
 
 def fit_tied_gaussian(
