@@ -16,8 +16,8 @@ import numpy as np
 from experiments.images import probe
 from experiments.images.config import Settings, is_probe
 from experiments.images.sets import Sets
+from experiments.images.stage_one import stage_one
 from experiments.progress import OpenProgress
-from experiments.run_log import record
 from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
@@ -113,22 +113,7 @@ def train(
     progress: OpenProgress,
 ) -> PyTree:
     """Train `model` on images uint8 [N, H, W, 3] as the settings say, with progress and a log."""
-    with progress("stage 1, epochs") as report:
-
-        def note(step: int, metrics: dict[str, float]) -> None:
-            record(folder, {"stage": "classifier", "step": step, **metrics}, tensorboard=config.tensorboard)
-            report(int(metrics["epoch"]), config.epochs, loss=metrics["loss"], accuracy=metrics["accuracy"])
-
+    with stage_one(config, folder, progress) as options:
         return fit_classifier(
-            model,
-            images,
-            labels,
-            preprocessing=preprocessing,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            accumulate=config.accumulate,
-            seed=config.seed,
-            report=note,
-            checkpoints=folder / "checkpoints" / "classifier",
-            resume=config.resume,
+            model, images, labels, preprocessing=preprocessing, accumulate=config.accumulate, **options
         )
