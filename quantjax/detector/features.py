@@ -81,9 +81,8 @@ def pipeline(detector: FeatureDetector) -> Callable[[PyTree, Mapping[str, Array]
 def content(detector: FeatureDetector) -> tuple[dict[str, Any], dict[str, PyTree]]:
     """(detector.json, arrays) of a detector that `check` accepts."""
     score = {"name": detector.score, "settings": dict(detector.settings)}
-    return {"dimension": detector.dimension, **decision_to_content(detector), "score": score}, {
-        "score": detector.params
-    }
+    about = {"dimension": detector.dimension, **decision_to_content(detector), "score": score}
+    return about, {"score": detector.params}
 
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FeatureDetector:
@@ -98,15 +97,8 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fea
 def export(detector: FeatureDetector, folder: str | Path, **options: Any) -> None:
     """Write the detector as a program that JAX runs alone, on what its score reads: exported.save."""
     check(detector)
-    exported.save(
-        partial(pipeline(detector), detector.params),
-        folder,
-        class_names=detector.class_names,
-        inputs=widths(detector),
-        threshold=detector.threshold,
-        extra={"score": detector.score, "calibration": dict(detector.calibration)},
-        **options,
-    )
+    run = partial(pipeline(detector), detector.params)
+    exported.save(run, folder, detector, inputs=widths(detector), **options)
 
 
 def check(detector: FeatureDetector) -> None:

@@ -156,15 +156,7 @@ def export(detector: Detector, folder: str | Path, **options: Any) -> None:
     """Write the detector as a program that JAX runs without these models: exported.save, read by exported.load."""
     check(detector)
     weights, run = pipeline(detector)
-    exported.save(
-        partial(run, weights),
-        folder,
-        class_names=detector.class_names,
-        image_size=detector.image_size,
-        threshold=detector.threshold,
-        extra={"score": detector.score, "calibration": dict(detector.calibration)},
-        **options,
-    )
+    exported.save(partial(run, weights), folder, detector, image_size=detector.image_size, **options)
 
 
 def template(

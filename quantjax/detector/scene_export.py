@@ -9,7 +9,6 @@ someone you trust exported.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,15 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-import quantjax
-from quantjax.atomic import replaced_folder
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, PLATFORMS, to_program
+from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, to_program, write
 from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
 
-KIND, FORMAT = "quantjax exported scenes", 1
+KIND = "quantjax exported scenes"
 PROGRAMS = ("windows", "finish")
 
 
@@ -65,23 +62,12 @@ def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str
     }
     content = {
         "kind": KIND,
-        "format": FORMAT,
-        "quantjax": quantjax.__version__,
-        "jax": jax.__version__,
-        "platforms": list(platforms),
-        "class_names": list(detector.class_names),
+        **about(detector, platforms),
         "window": list(detector.window),
         "stride": list(detector.stride),
-        "score": detector.score,
-        "threshold": float(detector.threshold),
-        "calibration": dict(detector.calibration),
         "sha256": {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()},
     }
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with replaced_folder(folder, CONTENT) as temporary:
-        for name, program in programs.items():
-            (temporary / f"{name}.bin").write_bytes(program)
-        (temporary / CONTENT).write_text(text, encoding="utf-8")
+    write(folder, content, {f"{name}.bin": program for name, program in programs.items()})
 
 
 def _program_of(run: Callable[..., Any], shapes: Sequence[tuple[Any, ...]], dtype: Any, platforms: Any) -> bytes:
