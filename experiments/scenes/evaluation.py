@@ -90,8 +90,12 @@ def evaluate(
 
 def in_percent(rates: SceneRates) -> dict[str, Any]:
     """The rates as results.json holds them."""
-    shares = {key: 100.0 * getattr(rates, key) for key in SHARES}
-    return {**shares, "threshold": rates.threshold, "pixels": rates.pixels}
+    shares = {key: getattr(rates, key) for key in SHARES}
+    return {
+        **{key: None if share is None else 100.0 * share for key, share in shares.items()},
+        "threshold": rates.threshold,
+        "pixels": rates.pixels,
+    }
 
 
 @contextmanager

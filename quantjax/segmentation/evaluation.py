@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,12 +36,13 @@ class SceneRates(NamedTuple):
     """Inlier pixels rejected while 95 % of the outlier pixels are found, 0..1."""
     auroc: float
     """0..1"""
-    component_f1: float
-    """Of components at the threshold, mean over the benchmark's overlap levels, 0..1."""
-    siou: float
-    """Mean over labelled components, 0..1."""
-    ppv: float
-    """Mean over predicted components, 0..1."""
+    component_f1: float | None
+    """Of components at the threshold, mean over the benchmark's overlap levels, 0..1; None where none is large enough
+    to be counted."""
+    siou: float | None
+    """Mean over labelled components, 0..1; None as component_f1."""
+    ppv: float | None
+    """Mean over predicted components, 0..1; None as component_f1."""
     threshold: float
     """That of the best pixel F1."""
     pixels: str
@@ -61,7 +62,7 @@ def evaluate(
     run: Run,
     scenes: Sequence[SceneRow],
     names: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     *,
     minimum: MinimumSizes = ANOMALY_TRACK,
     exact: bool | None = None,
@@ -70,7 +71,8 @@ def evaluate(
 ) -> Evaluated:
     """Score every scene, pool the pixels of each score in `names`, then count components at its best threshold.
 
-    Maps wait in the existing `folder` for the threshold that only all of them decide. `minimum` are the least sizes of
+    Maps wait in the existing `folder` for the threshold that only all of them decide; None only scores, for a process
+    beside the one that counts, and gives no rates. `minimum` are the least sizes of
     components, in pixels, of a benchmark; see minimum_sizes. exact sorts all pixels instead of counting them in bins,
     by default up to 60 million. After each scene come look(index, scene, maps) and report(done, total).
     Raises ValueError when a label does not fit its image or the set shows no anomaly.
@@ -82,6 +84,8 @@ def evaluate(
         begun = time.perf_counter()
         maps = run(row["image"])
         seconds += time.perf_counter() - begun
+        if folder is None:
+            continue
         for name in names:
             np.save(folder / f"{name}-{i}.npy", maps[name])
         labels.append(row["label"])
@@ -89,6 +93,9 @@ def evaluate(
             look(i, row, maps)
         if report:
             report(i + 1, len(scenes))
+
+    if folder is None:
+        return Evaluated({}, seconds)
 
     def maps_of(name: str) -> Maps:
         return lambda: (np.load(folder / f"{name}-{i}.npy") for i in range(len(labels)))
@@ -110,7 +117,7 @@ def scene_rates(
     for values, label in zip(maps(), labels, strict=True):
         sizes = minimum_sizes(minimum, label.size)
         counts = metrics.components.add(counts, values, label, found["best_f1_threshold"], sizes)
-    parts: dict[str, Any] = metrics.components.result(counts)
+    parts = metrics.components.result(counts) if len(counts.siou) else dict.fromkeys(("f1", "siou", "ppv"))
     return SceneRates(
         ap=found["ap"],
         fpr95=found["fpr95"],

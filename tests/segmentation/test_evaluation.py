@@ -40,6 +40,13 @@ def test_pixels_of_all_scenes_are_pooled(tmp_path, exact):
     assert found.seconds > 0.0
 
 
+def test_parts_too_small_to_count_have_no_rates_and_a_process_that_only_scores_none_at_all(tmp_path):
+    found = evaluate(run, SCENES, ("lr",), tmp_path, minimum=MinimumSizes(10**6, 10**6)).rates["lr"]
+    assert found.ap > 0.5
+    assert found.component_f1 is found.siou is found.ppv is None
+    assert evaluate(run, SCENES, ("lr",), None).rates == {}
+
+
 def test_mean_iou_is_of_one_confusion_matrix():
     wrong = [{**SCENES[0], "label": np.array([[1, 1], [0, 255]], np.uint8)}, SCENES[1]]
     # class 0: hits 1 + 2, union 3 + 1; class 1: hits 1 + 2, union 4
