@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.peers.subset import Subset
 from experiments.images import features
 from experiments.images.scoring import score_sets
-from experiments.outcome import versions
+from experiments.results import versions
 from quantjax import data, methods
 from quantjax.convert.classifiers import load_classifier
 from quantjax.data import images

@@ -36,8 +36,8 @@ def run(flags: QuantOD) -> int:
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
     from experiments.images.sets import check_every_class, held_out, load_sets
-    from experiments.outcome import of_run, show
     from experiments.progress import Progress
+    from experiments.results import of_run, show
     from experiments.start import cache_of, open_devices, open_run
     from quantjax import methods, metrics
     from quantjax.data.arrays import fingerprint

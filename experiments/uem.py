@@ -36,8 +36,8 @@ def run(flags: UEM) -> int:
     import jax
 
     from experiments import run_folder
-    from experiments.outcome import of_run, show
     from experiments.progress import Progress
+    from experiments.results import of_run, show
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
     from experiments.scenes.sets import fingerprint, open_sets
     from experiments.start import open_devices, open_run
