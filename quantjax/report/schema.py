@@ -13,20 +13,13 @@ class Schema(NamedTuple):
     """Required keys of one kind of results; further keys are kept as they are."""
 
     positive_class: str
-    keys: tuple[str, ...]
-    """Of the results"""
-    identity: tuple[str, ...]
-    """Of a row: together they name it, and no two rows have the same"""
-    rates: tuple[str, ...]
-    """Of a row, in percent"""
-    numbers: tuple[str, ...]
-    """Of a row, not negative: seconds, images per second"""
-    unknown: tuple[str, ...] = ()
-    """Rates that may be None: not measured"""
-    nested: Mapping[str, tuple[str, ...]] = {}
-    """Key of the results -> keys that it must hold"""
-    percent: tuple[str, ...] = ()
-    """Keys of the results: a rate in percent, or several by name, None: not measured"""
+    keys: tuple[str, ...]  # of the results
+    identity: tuple[str, ...]  # of a row: together they name it, and no two rows have the same
+    rates: tuple[str, ...]  # of a row, in percent
+    numbers: tuple[str, ...]  # of a row, not negative: seconds, images per second
+    unknown: tuple[str, ...] = ()  # rates that may be None: not measured
+    nested: Mapping[str, tuple[str, ...]] = {}  # key of the results -> keys that it must hold
+    percent: tuple[str, ...] = ()  # keys of the results: a rate in percent, or several by name, None: not measured
 
 
 SECONDS = ("load_seconds", "compile_seconds", "extract_seconds", "fit_seconds", "score_seconds", "total_seconds")
