@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 
 def report_errors(run: Callable[[], int], sizes: str, *, debug: bool = False) -> int:
@@ -13,10 +15,17 @@ def report_errors(run: Callable[[], int], sizes: str, *, debug: bool = False) ->
     """
     from experiments.run_folder import release
 
+    shown = warnings.formatwarning
     try:
+        warnings.formatwarning = _warning_line
         return _in_one_line(run, sizes) if not debug else run()
     finally:
+        warnings.formatwarning = shown
         release()
+
+
+def _warning_line(message: Warning | str, *about: Any, **more: Any) -> str:
+    return f"warning: {message}\n"
 
 
 def _in_one_line(run: Callable[[], int], sizes: str) -> int:

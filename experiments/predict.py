@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
         predictor, detector = open_detector(options.run)
-        paths = list_images(options.paths, options.output)
+        paths, missed = list_images(options.paths, options.output)
         judged, line = judge(predictor, detector, paths, options.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for sentence in missed:
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
     unread = 0
     for row in judged:
         if isinstance(row, str):
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {row}", file=sys.stderr, flush=True)
         else:
             print(json.dumps(row) if options.json else line(row), flush=True)
-    return 0 if not unread else 2 if unread == len(paths) else 1
+    return 2 if unread == len(paths) else 1 if unread or missed else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,23 +96,28 @@ def open_detector(run: Path) -> tuple[Any, Any]:
     return detector.predictor(loaded, batch_size=size), loaded
 
 
-def list_images(paths: Sequence[Path], output: Path | None = None) -> list[Path]:
-    """Files as given, and all images below the folders but `output`, sorted; ValueError for a folder without images."""
+def list_images(paths: Sequence[Path], output: Path | None = None) -> tuple[list[Path], list[str]]:
+    """(files as given, and all images below the folders but `output`, sorted; a sentence for each folder missed).
+
+    A folder is missed in part when files in it look like images and are not read; ValueError when it has no other ones.
+    """
+    from quantjax.data.images import SUFFIXES
+    from quantjax.data.listing import files_in, images_among, unread_sentence
+
     written = None if output is None else output.resolve()
-    files = ((path, file) for path in paths for file in _expand(path))
-    return [file for path, file in files if file == path or written not in file.resolve().parents]
-
-
-def _expand(path: Path) -> Iterator[Path]:
-    from quantjax.data.images import SUFFIXES, is_image_name
-
-    if not path.is_dir():
-        yield path
-        return
-    files = sorted(file for file in path.rglob("*") if is_image_name(file) and file.is_file())
-    if not files:
-        raise ValueError(f"{path} holds no images (looked for {', '.join(sorted(SUFFIXES))}, subfolders included)")
-    yield from files
+    files: list[Path] = []
+    missed: list[str] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        read, unread = images_among(f for f in files_in(path, deep=True) if written not in f.resolve().parents)
+        if not read:
+            why = unread_sentence(path, unread) if unread else f"looked for {', '.join(sorted(SUFFIXES))}"
+            raise ValueError(f"{path} holds no images ({why}, subfolders included)")
+        files += read
+        missed += [unread_sentence(path, unread)] if unread else []
+    return files, missed
 
 
 def read_images(paths: Sequence[Path], size: int) -> tuple[Any, list[Path], list[str]]:

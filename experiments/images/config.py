@@ -49,7 +49,8 @@ class QuantOD:
     workdir: Path = Path("runs")
     """Folder of the runs (<workdir>/quantod-<inlier>-<hash>/) and of the feature cache (<workdir>/cache/)."""
     inlier: str = "digits"
-    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz."""
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
+    one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
     outliers: tuple[str, ...] | None = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path. Default: the bundled sets for
     digits, the six sets of Table 1 otherwise."""
@@ -249,7 +250,18 @@ def identity(config: Settings) -> dict[str, Any]:
     return settings if config.weights is None else settings | {"weights": shared.file_digest(config.weights)}
 
 
+def label_and_path(name: str) -> tuple[str, str]:
+    """What a set is called and what `open_source` opens, of `name` or `label=/path`; a label holds no separator.
+
+    So `/a/lr=0.1/images` is a path, and is called so.
+    """
+    label, equals, path = name.partition("=")
+    if not equals or "/" in label or "\\" in label:
+        return name, name
+    return label, str(Path(path).expanduser())
+
+
 def run_name(config: Settings, identity: dict[str, Any]) -> str:
     """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
-    inlier = Path(config.inlier.split("=")[0]).name.replace(":", "_")
+    inlier = Path(label_and_path(config.inlier)[0]).name.replace(":", "_")
     return shared.run_name(config.run, f"quantod-{inlier}", identity)

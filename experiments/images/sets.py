@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.images.config import HELD_OUT, INLIER, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.bundled import images as bundled
@@ -45,14 +44,14 @@ def load_sets(config: Settings, progress: OpenProgress) -> Sets:
     splits; FileNotFoundError names the paths looked at and where the set is published.
     """
 
-    def read(name: str, split: str) -> _Loaded:
+    def read(name: str, split: str, *, divide: bool = False) -> _Loaded:
         start = time.perf_counter()
-        source = open_source(path_of(name), config.data_dir, split=split)
+        source = open_source(path_of(name), config.data_dir, split, divide=divide)
         with progress(f"read {label_of(name)}") as report:
             images, labels = data.load(source, size=config.image_size, report=report)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
 
-    train, test = read(config.inlier, "train"), read(config.inlier, "test")
+    train, test = read(config.inlier, "train", divide=True), read(config.inlier, "test", divide=True)
     class_names = _class_names(config.inlier, train)
     train_images, train_labels = _mixed(config.inlier, train)
     check_labels("labels of the inlier training split", train_labels, len(class_names))
@@ -133,9 +132,9 @@ def check_every_class(sets: Sets, fit_rows: slice) -> None:
 
 def label_of(name: str) -> str:
     """The short name of `name` or `label=/path`."""
-    return name.split("=", 1)[0]
+    return label_and_path(name)[0]
 
 
 def path_of(name: str) -> str:
     """What `open_source` opens for `name` or `label=/path`."""
-    return str(Path(name.split("=", 1)[1]).expanduser()) if "=" in name else name
+    return label_and_path(name)[1]

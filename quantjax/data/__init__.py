@@ -1,7 +1,9 @@
 """Image data sets, from files to uint8 arrays: images with one label, and street scenes with one per pixel.
 
 - `sources`  names and paths -> random-access sources: `open_source("cifar10", data_dir, split="train")`
-- `readers`  the sources themselves: CIFAR pickles, SVHN .mat, image folders, .npz, prepared TFDS sets
+- `readers`  the sources themselves: CIFAR pickles, SVHN .mat, .npz, prepared TFDS sets; `folders` of images
+- `listing`  which files a folder holds: for every reader; `labels` which values are class numbers
+- `tables`   features and labels in .npy, .npz, .pt, .safetensors, HDF5 and Parquet
 - `pickles`  a restricted unpickler
 - `images`   one image file -> uint8 RGB; resize and centre crop
 - `arrays`   a source -> arrays; fingerprints, splits, subsets

@@ -14,6 +14,7 @@ from quantjax.data.readers import Row, Source
 
 Report = Callable[[int, int], None]  # (rows done, rows in all)
 REPORTS_PER_SET = 20
+HELD_OUT_SHARE = 0.2  # of a set that comes without a split
 PAPER_SHARE, PAPER_BATCH = 5, 128  # outliers per inliers, and the batch whose remainder the authors drop
 
 
@@ -82,6 +83,18 @@ def half_split(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"rows must be at least 2 to split, got {rows}; use a larger set of held-out inliers")
     order = np.random.default_rng(seed).permutation(rows)
     return np.sort(order[: rows // 2]), np.sort(order[rows // 2 :])
+
+
+def stratified_split(labels: np.ndarray, share: float = HELD_OUT_SHARE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (to train on, held out) of labels [N], each in ascending order; the seed fixes them.
+
+    Of every class `share` of its rows are held out, rounded, at least one; a class of one row is only trained on.
+    """
+    rng, held_out = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        held_out[rows[: max(round(share * len(rows)), 1) if len(rows) > 1 else 0]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def paper_cap(inliers: int) -> int:

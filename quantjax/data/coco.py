@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 
 from quantjax.data.cutouts import MaskedImages, Objects, cropped
-from quantjax.data.driving import images_in
 from quantjax.data.images import read_image
+from quantjax.data.listing import images_in
 from quantjax.rows import ObjectRow
 
 MINIMUM_SIDE = 480
@@ -48,7 +48,7 @@ class CocoObjects:
     def __getitem__(self, index: SupportsIndex) -> ObjectRow:
         """Photograph `index`, cropped to its objects; ValueError when its size is not the one of its annotations."""
         file, size, outlines, names = self.photographs[index]
-        image = read_image(file)
+        image = read_image(file, upright=False)  # annotations count the pixels as they are stored
         if image.shape[:2] != size:
             raise ValueError(
                 f"{file} must be {size[0]} x {size[1]}, as its annotations say, "
@@ -75,7 +75,7 @@ def coco_objects(folder: Path, split: str, exclude: Sequence[str]) -> Objects:
     photographs = {file.stem: file for file in images_in(folder / part)}
     if masks:
         _all_there(folder / part, [mask.stem for mask in masks], photographs)
-        return MaskedImages([(photographs[mask.stem], mask) for mask in masks], [""] * len(masks))
+        return MaskedImages([(photographs[mask.stem], mask) for mask in masks], [""] * len(masks), upright=False)
     content = _read_annotations(folder / "annotations" / f"instances_{part}.json")
     chosen = select(content, folder / part, exclude)
     if not chosen:

@@ -11,9 +11,9 @@ from typing import Protocol, SupportsIndex
 
 import numpy as np
 
-from quantjax.data.driving import images_in
-from quantjax.data.images import read_image
-from quantjax.data.pairs import read_values
+from quantjax.data.images import decoded, read_image
+from quantjax.data.label_files import read_mask
+from quantjax.data.listing import images_in
 from quantjax.rows import ObjectRow
 
 OPAQUE = 128  # alpha from which a pixel belongs to the object
@@ -49,10 +49,12 @@ class Cutouts:
 
 
 class MaskedImages:
-    """Photographs with a mask file each, non-zero on the objects."""
+    """Photographs with a mask file each, non-zero on the objects; upright as in `images.read_image`."""
 
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], class_names: Sequence[str] | None = None):
-        self.pairs = list(pairs)
+    def __init__(
+        self, pairs: Sequence[tuple[Path, Path]], class_names: Sequence[str] | None = None, *, upright: bool = True
+    ):
+        self.pairs, self.upright = list(pairs), upright
         self.class_names = [class_of(image) for image, _ in pairs] if class_names is None else list(class_names)
 
     def __len__(self) -> int:
@@ -62,7 +64,7 @@ class MaskedImages:
     def __getitem__(self, index: SupportsIndex) -> ObjectRow:
         """Decode photograph `index`; ValueError when the mask has another size or is empty."""
         image_file, mask_file = self.pairs[index]
-        image, mask = read_image(image_file), read_values(mask_file) > 0
+        image, mask = read_image(image_file, upright=self.upright), read_mask(mask_file)
         if mask.shape != image.shape[:2]:
             raise ValueError(
                 f"{mask_file} must have the size of its image, {image.shape[0]} x {image.shape[1]}, "
@@ -117,12 +119,9 @@ def class_of(file: Path) -> str:
 
 
 def _read_rgba(file: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if not image.has_transparency_data:
-                raise ValueError("it has no alpha channel, so it has no mask")
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as a cut-out ({error}); replace it or remove it") from error
+    image = decoded(file, upright=True)
+    if not image.has_transparency_data:
+        raise ValueError(
+            f"{file} cannot be read as a cut-out (it has no alpha channel, so it has no mask); replace it or remove it"
+        )
+    return np.asarray(image.convert("RGBA"))

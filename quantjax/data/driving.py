@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from quantjax.data.images import is_image_name
+from quantjax.data.listing import images_in, images_matching
 from quantjax.data.pairs import Pair, ScenePairs, table
 from quantjax.rows import IGNORED
 
@@ -69,7 +69,7 @@ def cityscapes(folder: Path, split: str, height: int | None = None) -> ScenePair
 
     Reads `..._gtFine_labelTrainIds.png` where they were made, else the published `..._gtFine_labelIds.png`.
     """
-    files = sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.*"))
+    files = images_matching(folder / "leftImg8bit" / split, "*/*_leftImg8bit.*")
     names = [file.stem.removesuffix("_leftImg8bit") for file in files]
     truth = folder / "gtFine" / split
 
@@ -106,16 +106,16 @@ def fishyscapes(folder: Path, split: str, height: int | None = None) -> ScenePai
     - `dataset_FishyLAF/labels/val/ID_fishy-labels.png` with
       `dataset_LostAndFound/leftImg8bit/{train,test}/SCENE/ID_leftImg8bit.png`
     """
-    flat = sorted((folder / "fishyscapes_lostandfound").glob("*_labels.png"))
+    flat = images_matching(folder / "fishyscapes_lostandfound", "*_labels.png")
     if flat:
         ids = [file.name.removesuffix("_labels.png").partition("_")[2] for file in flat]
-        found = {file.name: file for file in (folder / "laf_images").glob("*_leftImg8bit.*")}
+        found = {file.name: file for file in images_matching(folder / "laf_images", "*_leftImg8bit.*")}
         place = folder / "laf_images"
     else:
-        flat = sorted((folder / "dataset_FishyLAF" / "labels" / "val").glob("*_fishy-labels.png"))
+        flat = images_matching(folder / "dataset_FishyLAF" / "labels" / "val", "*_fishy-labels.png")
         ids = [file.name.removesuffix("_fishy-labels.png") for file in flat]
         place = folder / "dataset_LostAndFound" / "leftImg8bit"
-        found = {file.name: file for file in place.glob("*/*/*_leftImg8bit.*")}
+        found = {file.name: file for file in images_matching(place, "*/*/*_leftImg8bit.*")}
     stems = {name.rpartition(".")[0]: file for name, file in found.items()}
     images = [stems.get(f"{name}_leftImg8bit", place / f"{name}_leftImg8bit.png") for name in ids]
     pairs = [Pair(*files) for files in zip(images, flat, ids, strict=True)]
@@ -141,11 +141,6 @@ def _track(folder: Path, left_out: tuple[str, ...], height: int | None) -> Scene
     labels = folder / "labels_masks"
     pairs = [Pair(file, labels / f"{file.stem}_labels_semantic.png", file.stem) for file in files]
     return ScenePairs(complete(pairs, folder), ANOMALY, height=height)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in a folder, in name order; none when there is no such folder."""
-    return sorted(file for file in folder.iterdir() if is_image_name(file)) if folder.is_dir() else []
 
 
 def complete(pairs: Sequence[Pair], folder: Path) -> Sequence[Pair]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, SupportsIndex
 import numpy as np
 
 from quantjax.data.images import read_image
+from quantjax.data.label_files import read_values
 from quantjax.rows import SceneRow
 
 UNKNOWN = -1  # in a table: a value the publisher does not use
@@ -78,7 +79,7 @@ class ScenePairs:
                 the data set does not use.
         """
         image_file, label_file, name = self.pairs[index]
-        image, values = read_image(image_file), read_values(label_file)
+        image, values = read_image(image_file, upright=False), read_values(label_file)  # as labels count pixels
         if values.shape != image.shape[:2]:
             raise ValueError(
                 f"{label_file} must have the size of its image, {_size(image)}, got {_size(values)}; "
@@ -97,27 +98,6 @@ class ScenePairs:
             f"{file} must hold only the label values {_ranges(known)}, got also {_ranges(unknown)}; check that it is "
             "the label file of this data set and not a colour or instance map"
         )
-
-
-def read_values(path: Path) -> np.ndarray:
-    """Decode a label file to uint8 [H, W]: palette indices as they are, the first channel of a colour image.
-
-    Raises:
-        ValueError: the file is no image, is cut short, or holds values over 255.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            values = np.asarray(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}); replace it with an intact copy") from error
-    values = values if values.ndim == 2 else values[..., 0]
-    if values.dtype != np.uint8:
-        if values.min() < 0 or values.max() > 255:
-            raise ValueError(f"{path} must hold labels in 0..255, got {values.min()}..{values.max()}")
-        values = values.astype(np.uint8)
-    return values
 
 
 def resized(row: SceneRow, height: int) -> SceneRow:

@@ -12,7 +12,8 @@ from typing import Any, Protocol, SupportsIndex, TypedDict
 
 import numpy as np
 
-from quantjax.data.images import is_image_name, read_image, to_rgb
+from quantjax.data.images import read_image, to_rgb
+from quantjax.data.labels import whole_labels
 from quantjax.data.pickles import read_pickle
 
 NO_LABEL = -1
@@ -50,9 +51,7 @@ class ArraySource:
             )
         self.images = images
         self.class_names = tuple(class_names)
-        self.labels = (
-            np.full(len(images), NO_LABEL, np.int32) if labels is None else np.asarray(labels, np.int32).reshape(-1)
-        )
+        self.labels = np.full(len(images), NO_LABEL, np.int32) if labels is None else whole_labels(labels)
         if len(self.labels) != len(images):
             raise ValueError(f"labels must have one entry per image, got {len(self.labels)} for {len(images)} images")
 
@@ -66,10 +65,17 @@ class ArraySource:
 
 
 class FileSource:
-    """Images in files, decoded when asked for."""
+    """Images in files, decoded when asked for; upright as in `images.read_image`."""
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int] | None = None, class_names: Sequence[str] = ()):
-        self.paths = list(paths)
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+        *,
+        upright: bool = True,
+    ):
+        self.paths, self.upright = list(paths), upright
         self.labels = np.full(len(self.paths), NO_LABEL, np.int32) if labels is None else np.asarray(labels, np.int32)
         self.class_names = tuple(class_names)
 
@@ -79,7 +85,16 @@ class FileSource:
 
     def __getitem__(self, index: SupportsIndex) -> Row:
         """Decode file `index`."""
-        return {"image": read_image(self.paths[index]), "label": int(self.labels[index])}
+        image = read_image(self.paths[index], upright=self.upright)
+        return {"image": image, "label": int(self.labels[index])}
+
+
+def part(source: ArraySource | FileSource, rows: np.ndarray) -> ArraySource | FileSource:
+    """The rows of a source, indices [N], in their order."""
+    if isinstance(source, ArraySource):
+        return ArraySource(source.images[rows], source.labels[rows], source.class_names)
+    paths = [source.paths[i] for i in rows]
+    return FileSource(paths, source.labels[rows].tolist(), source.class_names, upright=source.upright)
 
 
 class TfdsSource:
@@ -132,43 +147,41 @@ def _cifar_part(file: Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def svhn(folder: Path, split: str) -> ArraySource:
     """`{split}_32x32.mat` of the cropped-digits format (Netzer et al. 2011); the label 10 there is the digit 0."""
-    import scipy.io
-
     file = folder / f"{split}_32x32.mat"
-    try:
-        with file.open("rb") as stream:
-            content = scipy.io.loadmat(stream, variable_names=["X", "y"])
-        images, labels = content["X"], content["y"].reshape(-1)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # scipy raises many kinds for a damaged file
+    content = _read_mat(file, ("X", "y"))
+    images, labels = content["X"], content["y"]
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.size != images.shape[3]:
         raise ValueError(
-            f"{file} is not SVHN's .mat with X and y ({type(error).__name__}: {error}); download it again"
-        ) from error
+            f"{file} must hold X uint8 [H, W, 3, N] and y [N, 1], got {images.dtype} {list(images.shape)} and "
+            f"{list(labels.shape)}; download it again"
+        )
+    try:
+        labels = whole_labels(labels.reshape(-1))
+    except ValueError as error:
+        raise ValueError(f"{file}, y: {error}") from None
     return ArraySource(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels))
 
 
-def image_folder(folder: Path) -> FileSource:
-    """A folder of images (no labels), or of class folders (labels 0..K-1 by class name); files in name order.
+def _read_mat(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named variables of a MATLAB file; ValueError names a file that is damaged, of format 7.3 or lacks one."""
+    import scipy.io
 
-    Raises:
-        ValueError: there is no image in it.
-    """
-    flat = sorted(path for path in folder.iterdir() if is_image_name(path))
-    if flat:
-        return FileSource(flat)
-    classes = {
-        child.name: sorted(filter(is_image_name, child.rglob("*")))
-        for child in sorted(folder.iterdir())
-        if child.is_dir()
-    }
-    classes = {name: files for name, files in classes.items() if files}
-    if not classes:
-        raise ValueError(
-            f"{folder} holds no image, neither directly nor in class folders; put .png or .jpg files there"
-        )
-    labels = [k for k, files in enumerate(classes.values()) for _ in files]
-    return FileSource([file for files in classes.values() for file in files], labels, tuple(classes))
+    with file.open("rb") as stream:
+        if stream.read(10) == b"MATLAB 7.3":
+            quoted = ", ".join(f"'{name}'" for name in names)
+            raise ValueError(
+                f"{file} is a MATLAB 7.3 file (HDF5), which scipy does not read; in MATLAB load it and save it again "
+                f"with save('{file.name}', {quoted}, '-v7'), or take the published file"
+            )
+        stream.seek(0)
+        try:
+            content = scipy.io.loadmat(stream, variable_names=list(names))
+            return {name: np.asarray(content[name]) for name in names}
+        except Exception as error:  # scipy raises many kinds for a damaged file
+            raise ValueError(
+                f"{file} is not SVHN's .mat with {' and '.join(names)} ({type(error).__name__}: {error}); "
+                "download it again"
+            ) from error
 
 
 def npz(file: Path, split: str = "test") -> ArraySource:
@@ -186,6 +199,16 @@ def npz(file: Path, split: str = "test") -> ArraySource:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise ValueError(f"{file} cannot be read as images: {error}") from error
+
+
+def npz_splits(file: Path) -> tuple[str, ...]:
+    """The splits that `npz` finds in a file; none when it cannot be read, of which `npz` says why."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            plain = ("test",) if "images" in archive and "test_images" not in archive else ()
+            return *(split for split in ("train", "test") if f"{split}_images" in archive), *plain
+    except Exception:
+        return ()
 
 
 def tfds(name: str, data_dir: Path | None, split: str) -> TfdsSource:

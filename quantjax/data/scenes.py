@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data import driving
+from quantjax.data.listing import matching
 from quantjax.data.pairs import Pair, ScenePairs, Scenes
 from quantjax.rows import SceneRow
 
@@ -109,7 +110,7 @@ def find_folder(name: str, data_dir: Path, folders: tuple[str, ...], markers: tu
     """The first folder under data_dir that holds one of the markers; FileNotFoundError names all places looked at."""
     places = [data_dir / folder for folder in folders]
     for place in places:
-        if place.is_dir() and any(next(place.glob(marker), None) for marker in markers):
+        if place.is_dir() and any(matching(place, marker) for marker in markers):
             return place
     raise FileNotFoundError(
         f"{name} was not found; looked for {' or '.join(markers)} in {', '.join(map(str, places))}. "

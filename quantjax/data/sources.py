@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from quantjax.bundled import images as bundled
 from quantjax.data import readers
+from quantjax.data.arrays import stratified_split
+from quantjax.data.folders import image_folder, split_folders
+from quantjax.data.listing import matching
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
 
 __all__ = ["KNOWN", "SPLITS", "ArraySource", "FileSource", "Row", "Source", "TfdsSource", "open_source"]
@@ -34,7 +37,7 @@ class Known(NamedTuple):
 
 
 def _test_images(folder: Path, split: str) -> Source:
-    return readers.image_folder(folder)
+    return image_folder(folder, upright=False)  # as published numbers read them
 
 
 _images = partial(Known, marker="*", read=_test_images, splits=("test",))
@@ -73,13 +76,17 @@ KNOWN: dict[str, Known] = {
 }
 
 
-def open_source(name_or_path: str | Path, data_dir: str | Path | None = None, split: str = "test") -> Source:
+def open_source(
+    name_or_path: str | Path, data_dir: str | Path | None = None, split: str = "test", *, divide: bool = False
+) -> Source:
     """A random-access source for a name or a path; see the module's docstring for what a name may be.
 
     Args:
         name_or_path: `cifar10`, `digits`, `tfds:mnist`, a folder, an .npz file, or a folder's name under `data_dir`.
         data_dir: the folder that holds the published data sets.
         split: "train" or "test". A set without splits (outlier sets, plain folders) opens as "test" only.
+        divide: a folder or .npz of one's own that has not both splits is divided, always alike: of every class 20 %,
+            rounded and at least one row, are "test", the others "train"; a class of one row is only trained on.
 
     Raises:
         FileNotFoundError: nothing is there; the message lists the places looked at and where the set comes from.
@@ -96,7 +103,11 @@ def open_source(name_or_path: str | Path, data_dir: str | Path | None = None, sp
     if name in bundled.SETS:
         _require_split(name, split, bundled.SETS[name].splits)
         return ArraySource(*bundled.SETS[name].make(split))
-    return _open_path(Path(name).expanduser(), folder, split)
+    place = _find(Path(name).expanduser(), folder)
+    whole = _undivided(place) if divide else None
+    if whole is None:
+        return _open_path(place, split)
+    return readers.part(whole, stratified_split(whole.labels)[SPLITS.index(split)])
 
 
 def _open_tfds(name: str, data_dir: Path | None, split: str) -> Source:
@@ -115,7 +126,7 @@ def _open_known(name: str, data_dir: Path | None, split: str) -> Source:
         )
     places = [data_dir / folder for folder in known.folders]
     for place in places:
-        if place.is_dir() and next(place.glob(known.marker), None):
+        if place.is_dir() and matching(place, known.marker):
             return known.read(place, split)
     archives = [file.name for pattern in ("*.tar*", "*.tgz", "*.zip") for file in data_dir.glob(pattern)]
     raise FileNotFoundError(
@@ -125,14 +136,18 @@ def _open_known(name: str, data_dir: Path | None, split: str) -> Source:
     )
 
 
-def _open_path(path: Path, data_dir: Path | None, split: str) -> Source:
-    places = [path] if path.is_absolute() or data_dir is None else [data_dir / path, path]
-    place = next((p for p in places if p.exists()), None)
-    if place is None:
-        raise FileNotFoundError(
-            f"{path} is no known data set and no file or folder; looked at {', '.join(map(str, places))}. "
-            f"Known names: {', '.join([*KNOWN, *bundled.SETS])}, tfds:<name>"
-        )
+def _undivided(place: Path) -> ArraySource | FileSource | None:
+    """All rows of a set of one's own that has not both splits; None where there is nothing to divide."""
+    if place.is_dir():
+        splits = {} if _published_in(place) else split_folders(place)
+        if _published_in(place) or len(splits) == len(SPLITS):
+            return None
+        return image_folder(next(iter(splits.values()), place))
+    there = readers.npz_splits(place) if place.suffix == ".npz" else ()
+    return readers.npz(place, there[0]) if len(there) == 1 else None
+
+
+def _open_path(place: Path, split: str) -> Source:
     if place.is_dir():
         return _open_folder(place, split)
     if place.suffix == ".npz":
@@ -142,21 +157,38 @@ def _open_path(path: Path, data_dir: Path | None, split: str) -> Source:
     )
 
 
+def _find(path: Path, data_dir: Path | None) -> Path:
+    places = [path] if path.is_absolute() or data_dir is None else [data_dir / path, path]
+    place = next((p for p in places if p.exists()), None)
+    if place is None:
+        raise FileNotFoundError(
+            f"{path} is no known data set and no file or folder; looked at {', '.join(map(str, places))}. "
+            f"Known names: {', '.join([*KNOWN, *bundled.SETS])}, tfds:<name>"
+        )
+    return place
+
+
 def _open_folder(folder: Path, split: str) -> Source:
     """A folder is read as what its contents say: CIFAR or SVHN files, train and test folders, or just images."""
-    for name in ("cifar10", "svhn"):
-        if next(folder.glob(KNOWN[name].marker), None):
-            return KNOWN[name].read(folder, split)
-    if (folder / "train").is_file() and (folder / "test").is_file():
-        return readers.cifar100(folder, split)
-    splits = [name for name in SPLITS if (folder / name).is_dir()]
+    if read := _published_in(folder):
+        return read(folder, split)
+    splits = split_folders(folder)
     _require_split(str(folder), split, tuple(splits) or ("test",))
-    return readers.image_folder(folder / split if splits else folder)
+    return image_folder(splits.get(split, folder))
+
+
+def _published_in(folder: Path) -> Callable[[Path, str], Source] | None:
+    """The reader of the CIFAR or SVHN files that lie in a folder."""
+    for name in ("cifar10", "svhn"):
+        if matching(folder, KNOWN[name].marker):
+            return KNOWN[name].read
+    return readers.cifar100 if (folder / "train").is_file() and (folder / "test").is_file() else None
 
 
 def _require_split(name: str, split: str, splits: tuple[str, ...]) -> None:
     if split not in splits:
         raise ValueError(
-            f"{name} has no {split!r} split, only {', '.join(splits)}; an inlier set needs both, a folder of "
-            "images has them as the folders train/ and test/, an .npz file as the entries train_images and test_images"
+            f"{name} has no {split!r} split, only {', '.join(splits)}; a folder of images has them as the "
+            "folders train/ and test/, an .npz file as the entries train_images and test_images; divide=True splits "
+            "a set that has not both"
         )

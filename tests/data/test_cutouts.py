@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from quantjax.data.coco import coco_objects
 from quantjax.data.cutouts import Cutouts, class_of, cropped, folder_objects
 
 
@@ -58,6 +60,55 @@ def test_photographs_with_masks(save, picture, tmp_path):
         folder_objects(tmp_path, "test")
 
 
+def coloured(mask: np.ndarray, *colour: int) -> np.ndarray:
+    return (mask[..., None] > 0) * np.array(colour, np.uint8)
+
+
+def test_every_channel_of_a_mask_counts(save, picture, tmp_path):
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:, :3] = 1
+    pixels = picture()
+    kinds = [coloured(mask, 0, 255, 0), coloured(mask, 0, 0, 9), mask.astype(bool), mask * np.uint16(300)]
+    for k, values in enumerate(kinds):
+        save(f"images/{k}.png", pixels)
+        save(f"masks/{k}.png", values)
+        if k == 3:
+            with pytest.raises(ValueError, match=r"3\.png must hold labels in 0\.\.255, got 0\.\.300"):
+                folder_objects(tmp_path, "test")[1]
+    for k in range(3):
+        row = folder_objects(tmp_path, "train" if k < 2 else "test")[k % 2]
+        np.testing.assert_array_equal(row["image"], pixels[2:, :3])
+    save("masks/0.png", np.dstack([coloured(mask, 9, 9, 9), mask]))
+    with pytest.raises(ValueError, match=r"0\.png has transparent pixels"):
+        folder_objects(tmp_path, "train")[0]
+
+
+def test_own_photographs_are_turned_upright_and_coco_s_are_not(save, picture, tmp_path):
+    pixels = picture()
+    for where, shape in (("own", (8, 6)), ("coco", (6, 8))):
+        mask = np.zeros(shape, np.uint8)
+        mask[0, 0] = 255
+        names = ("images/a.jpg", "masks/a.png") if where == "own" else (
+            "val2017/a.jpg", "annotations/ood_seg_val2017/a.png")  # fmt: skip
+        file = save(f"{where}/{names[0]}", pixels)
+        turned(file, 6)
+        save(f"{where}/{names[1]}", mask)
+        image = np.asarray(Image.open(file))
+        wanted = image[-1, 0] if where == "own" else image[0, 0]  # 6: the first column comes from the lowest row
+        objects = (
+            folder_objects(tmp_path / where, "test") if where == "own" else coco_objects(tmp_path / where, "test", ())
+        )
+        np.testing.assert_array_equal(objects[0]["image"], wanted[None, None])
+
+
+def turned(file, orientation):
+    """Write an EXIF orientation into a picture."""
+    image = Image.open(file)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(file, exif=exif)
+
+
 def test_files_that_are_no_cut_outs_are_named(save, picture, tmp_path):
     with pytest.raises(ValueError, match=r"plain\.png cannot be read as a cut-out \(it has no alpha channel"):
         Cutouts([save("plain.png", picture())])[0]
@@ -65,7 +116,7 @@ def test_files_that_are_no_cut_outs_are_named(save, picture, tmp_path):
     with pytest.raises(ValueError, match="the mask of empty marks no pixel"):
         Cutouts([empty])[0]
     (tmp_path / "text.webp").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.webp cannot be read as a cut-out"):
+    with pytest.raises(ValueError, match=r"text\.webp is named like an image but is none"):
         Cutouts([tmp_path / "text.webp"])[0]
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="nothing holds no object for split 'train'"):

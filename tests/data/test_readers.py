@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from quantjax.data import readers
+from quantjax.data.folders import image_folder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -84,7 +85,7 @@ def test_class_folders_are_labelled_by_name(tmp_path, pixels):
     (tmp_path / "empty").mkdir()
     (tmp_path / "ant" / "notes.txt").write_text("no image")
 
-    source = readers.image_folder(tmp_path)
+    source = image_folder(tmp_path)
 
     assert source.class_names == ("ant", "zebra")
     assert [source[i]["label"] for i in range(len(source))] == [0, 0, 1]
@@ -96,7 +97,7 @@ def test_a_flat_folder_has_no_labels(tmp_path, pixels):
     for k in (2, 0, 1):
         save(tmp_path / f"{k}.png", pixels[k])
     (tmp_path / "._0.png").write_text("resource fork")
-    source = readers.image_folder(tmp_path)
+    source = image_folder(tmp_path)
     assert [source[i]["label"] for i in range(len(source))] == [-1, -1, -1]
     np.testing.assert_array_equal(np.stack([source[i]["image"] for i in range(3)]), pixels[:3])
 
@@ -105,7 +106,7 @@ def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "readme.txt").write_text("no image")
     with pytest.raises(ValueError, match=rf"{tmp_path} holds no image"):
-        readers.image_folder(tmp_path)
+        image_folder(tmp_path)
 
 
 def test_npz_with_and_without_splits(tmp_path, pixels):

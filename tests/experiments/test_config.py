@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments.images import flow
-from experiments.images.config import QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.images.config import QuantOD, Settings, identity, label_and_path, parse, resolve, run_name
 from experiments.scenes import config as segmentation
 from quantjax import flows
 
@@ -99,6 +99,21 @@ def test_the_name_of_a_run_follows_what_is_computed(tmp_path):
     assert named(dataclasses.replace(settings, seed=1)) != name
     assert named(dataclasses.replace(settings, run="mine")) == "mine"
     assert named(dataclasses.replace(settings, inlier="/data/mine")).startswith("quantod-mine-")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("svhn", ("svhn", "svhn")),
+        ("mine=/data/a", ("mine", "/data/a")),
+        ("mine=/data/lr=0.1/a", ("mine", "/data/lr=0.1/a")),
+        ("/data/lr=0.1/a", ("/data/lr=0.1/a", "/data/lr=0.1/a")),
+        ("./lr=0.1", ("./lr=0.1", "./lr=0.1")),
+        (r"C:\data\lr=0.1", (r"C:\data\lr=0.1", r"C:\data\lr=0.1")),
+    ],
+)
+def test_a_label_stands_before_the_first_equals_sign_unless_that_is_in_a_path(name, wanted):
+    assert label_and_path(name) == wanted
 
 
 def test_weights_count_by_content(tmp_path):

@@ -73,6 +73,24 @@ def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photo
     assert [name in error for name, error in zip(("empty.png", "text.png"), errors, strict=True)] == [True, True]
 
 
+def test_files_that_are_not_read_are_counted_in_one_line_and_hidden_ones_are_not_seen(capsys, run_folder, photos):
+    for name in ("a.jp2", "b.bmp2", "deep/c.jp2", "._a.png", ".thumbnails/a.png", "notes.txt"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(b"no picture that is read")
+    (photos / "folder.jpg").mkdir()
+    (photos / "a.png").rename(photos / "a.jfif")
+    status, lines, errors = run(capsys, "--run", run_folder, photos)
+    assert (status, len(lines), len(errors)) == (1, 3, 1)
+    assert "3 files look like images and are not read (1 .bmp2, 2 .jp2)" in errors[0]
+    status, lines, errors = run(capsys, "--run", run_folder, photos / "a.jp2")
+    assert (status, lines, len(errors)) == (2, [], 1)
+    (photos / "only").mkdir()
+    (photos / "a.jp2").rename(photos / "only" / "a.jp2")
+    status, lines, errors = run(capsys, "--run", run_folder, photos / "only")
+    assert (status, len(errors)) == (2, 1)
+    assert "1 file looks like an image and is not read (1 .jp2)" in errors[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -289,6 +289,17 @@ def test_class_folders_keep_their_classes(class_folders):
     assert (sets.train_images[sets.train_labels == 1][:, :, :, 1].mean(axis=(1, 2)) > 150).all()
 
 
+def test_class_folders_without_a_split_are_divided_by_class(class_folders):
+    from experiments.images.config import QuantOD, resolve
+    from experiments.images.sets import load_sets
+    from experiments.progress import Progress
+
+    flags = QuantOD(inlier=f"shapes={class_folders / 'train'}", outliers=("gratings",))
+    sets = load_sets(resolve(flags, accelerator=False), Progress)
+    assert np.bincount(sets.train_labels).tolist() == [8, 8, 8, 8]
+    assert np.bincount(sets.test_labels).tolist() == [2, 2, 2, 2]
+
+
 def test_a_class_that_only_the_test_split_has(class_folders, capsys):
     (class_folders / "test" / "a").rename(class_folders / "test" / "z")
     message = failing(capsys, "--workdir", str(class_folders.parent), "--inlier", f"s={class_folders}")
