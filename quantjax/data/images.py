@@ -110,8 +110,8 @@ def decoded(path: str | Path, *, upright: bool = False) -> Any:
             return file if turn is None else file.transpose(Image.Transpose[turn])
     except UnidentifiedImageError:
         raise ValueError(
-            f"{path} is named like an image but is none of the kinds that are read ({', '.join(decoders())}, up to four "
-            "channels of whole numbers), or is damaged; remove it from the folder, convert or replace it"
+            f"{path} is named like an image but is none of the kinds that are read ({', '.join(decoders())}; up to "
+            "four channels of whole numbers), or is damaged; remove it from the folder, convert or replace it"
         ) from None
     except Exception as error:  # decoders meet damage with nearly any exception
         reason = str(error) or type(error).__name__
