@@ -50,7 +50,7 @@ ALLOWED = {
 # a room's rule is too narrow for one of its files: fitting a flow trains it
 ALSO = {"flows/fit.py": {"train", "losses", "parallel"}}
 HEAVY = {"torch", "tensorflow", "tensorflow_datasets", "sklearn", "scipy", "matplotlib", "distrax", "grain", "PIL"}
-HEAVY |= {"huggingface_hub"}
+HEAVY |= {"huggingface_hub", "pillow_heif", "h5py", "pyarrow"}
 
 
 def modules() -> list[Path]:

@@ -35,6 +35,7 @@ from quantjax.data.readers import ArraySource, Source
 from quantjax.data.resident import Budget, keep_in_memory
 from quantjax.data.scenes import open_scenes
 from quantjax.data.sources import open_source
+from quantjax.data.tables import read_features, read_labels
 from quantjax.rows import ObjectRow, SceneRow
 
 __all__ = [
@@ -57,7 +58,9 @@ __all__ = [
     "open_source",
     "paper_cap",
     "paste",
+    "read_features",
     "read_image",
+    "read_labels",
     "same_source",
     "subset",
     "training_batches",

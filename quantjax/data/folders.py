@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from quantjax.data.listing import files_in, folders_in, holds_images, images_among, images_in, unread_sentence
@@ -52,7 +52,7 @@ def image_folder(folder: Path, *, upright: bool = True) -> FileSource:
     return FileSource([file for name in names for file in classes[name]], labels, names, upright=upright)
 
 
-def _check_classes_are_read(folder: Path, there: Sequence[str] | set[str], unread: Sequence[Path]) -> None:
+def _check_classes_are_read(folder: Path, there: Collection[str], unread: Sequence[Path]) -> None:
     """Raise ValueError when a class folder holds images, none of which is read: K would be smaller, in silence."""
     lost: dict[str, list[Path]] = defaultdict(list)
     for file in unread:
