@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from quantjax.data.coco import coco_objects, decompressed, filled, rasterised
+from quantjax.data.coco import coco_objects
 from quantjax.data.objects import OVERLAP, open_objects
+from quantjax.data.outlines import decompressed, filled, rasterised
 
 SQUARE = [10, 20, 30, 20, 30, 45, 10, 45]  # x 10..30, y 20..45
 
@@ -126,3 +127,86 @@ def test_damaged_annotations_are_named(coco, text):
     (coco / "coco/annotations/instances_train2017.json").write_text(text)
     with pytest.raises(ValueError, match=r"instances_train2017\.json (is no JSON|has no entry)"):
         open_objects("coco", coco, "train")
+
+
+def change(coco, path, value, *, remove=False):
+    """Set or remove one entry of the annotations, `annotations/0/area` say; returns its photographs' folder."""
+    file = coco / "coco/annotations/instances_train2017.json"
+    content = place = json.loads(file.read_text())
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    for part in parents:
+        place = place[part]
+    if remove:
+        del place[last]
+    else:
+        place[last] = value
+    file.write_text(json.dumps(content))
+
+
+READABLE = {
+    "no area": ("annotations/0/area", None),
+    "a side as a float": ("images/4/height", 480.0),
+    "the folder in file_name": ("images/4/file_name", "train2017/000000000001.jpg"),
+    "backslashes": ("images/4/file_name", "train2017\\000000000001.jpg"),
+    "another suffix": ("images/4/file_name", "000000000001.png"),
+    "a way out of the folder": ("images/4/file_name", "../../train2017/000000000001.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", READABLE)
+def test_annotations_in_other_spellings_give_the_same_objects(coco, case):
+    wanted = open_objects("coco", coco, "train")[0]
+    path, value = READABLE[case]
+    change(coco, path, value, remove=value is None)
+    objects = open_objects("coco", coco, "train")
+    assert [objects[i]["name"] for i in range(len(objects))] == ["000000000001", "000000000005"]
+    np.testing.assert_array_equal(objects[0]["mask"], wanted["mask"])
+    np.testing.assert_array_equal(objects[0]["image"], wanted["image"])
+
+
+UNFIT = {  # the first annotation is of photograph 1; removed where the value is None
+    "no segmentation": ("annotations/0/segmentation", None, "annotation None has no segmentation.*a box is no mask"),
+    "an empty one": ("annotations/0/segmentation", [], "annotation None has no segmentation"),
+    "a number for one": ("annotations/0/segmentation", 7, "has no segmentation.*got 7"),
+    "an area in words": ("annotations/0/area", "big", "must have an area in pixels, got 'big'"),
+    "an unknown category": ("annotations/0/category_id", 999, "names category_id 999, which the file does not list"),
+    "a category in words": ("annotations/0/category_id", "18", "names category_id '18', which"),
+    "no category": ("annotations/0/category_id", None, "must have category_id as a whole number, got None"),
+    "an unknown image": ("annotations/0/image_id", 12, "names image_id 12, which"),
+    "an image in words": ("annotations/0/image_id", "1", "names image_id '1', which"),
+    "a list for an id": ("annotations/0/image_id", [1], r"image_id as a whole number, got \[1\]"),
+    "annotations by name": ("annotations", {"a": 1}, "annotations must be a list, got dict"),
+    "an annotation in words": ("annotations/0", "dog", "annotations, number 0, must be an object, got dog"),
+    "an image without a name": ("images/0/file_name", None, "images, number 0, must be an object with the text"),
+    "a side in words": ("images/4/width", "500", "image 000000000001.jpg must have a width of whole pixels, got '500'"),
+    "a side too many": ("images/4/width", float("nan"), "a width of whole pixels, got nan"),
+    "a category without a name": ("categories/0/name", None, "categories, number 0, must be an object"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_unfit_annotations_are_named(coco, case):
+    path, value, message = UNFIT[case]
+    change(coco, path, value, remove=value is None)
+    with pytest.raises(ValueError, match=rf"instances_train2017\.json: .*{message}"):
+        open_objects("coco", coco, "train")
+
+
+OUTLINES = {
+    "an odd number of coordinates": [[1, 2, 3, 4, 5]],
+    "text": [["a", "b"]],
+    "a polygon not in a list": [1, 2, 3, 4, 5, 6],
+    "NaN": [[1, 2, float("nan"), 4, 5, 6]],
+    "runs of another size": {"counts": [480 * 500], "size": [500, 480]},
+    "too many runs": {"counts": [10**13], "size": [480, 500]},
+    "negative runs": {"counts": [-1, 480 * 500 + 1], "size": [480, 500]},
+    "no runs": {"size": [480, 500]},
+}
+
+
+@pytest.mark.parametrize("case", OUTLINES)
+def test_an_outline_that_is_none_names_its_photograph_and_annotation(coco, case):
+    change(coco, "annotations/0/segmentation", OUTLINES[case])
+    change(coco, "annotations/0/id", 4711)
+    with pytest.raises(ValueError, match=r"000000000001\.jpg: the segmentation of annotation 4711 is neither"):
+        open_objects("coco", coco, "train")[0]

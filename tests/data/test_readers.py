@@ -73,6 +73,29 @@ def test_svhn_puts_rows_first_and_calls_ten_zero(tmp_path, pixels):
         readers.svhn(tmp_path, "train")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600, b" "), r"is a MATLAB 7\.3 file .*save it again .*'-v7'"),
+        ({"X": np.zeros((32, 32, 3, 2), np.uint8)}, r"not SVHN's \.mat with X and y \(KeyError: 'y'\)"),
+        ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1]]}, r"must hold X uint8 \[H, W, 3, N\]"),
+        ({"X": np.zeros((2, 3072), np.uint8), "y": [[1], [2]]}, r"got uint8 \[2, 3072\] and \[2, 1\]"),
+        ({"X": np.zeros((32, 32, 3, 2)), "y": [[1], [2]]}, r"got float64 \[32, 32, 3, 2\]"),
+        ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": [[1.5], [2]]}, r"y: labels must be whole numbers, got 1\.5"),
+    ],
+)
+def test_an_unfit_matlab_file_is_named(tmp_path, content, message):
+    import scipy.io
+
+    file = tmp_path / "test_32x32.mat"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        scipy.io.savemat(file, content)
+    with pytest.raises(ValueError, match=rf"test_32x32\.mat.*{message}"):
+        readers.svhn(tmp_path, "test")
+
+
 def save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
@@ -121,6 +144,16 @@ def test_npz_with_and_without_splits(tmp_path, pixels):
     np.testing.assert_array_equal(readers.npz(tmp_path / "split.npz", "test").images, pixels[6:])
 
 
+def labelled(labels):
+    return {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.asarray(labels)}
+
+
+@pytest.mark.parametrize("labels", [[3, 0], [[3], [0]], [3.0, 0.0], np.array([3, 0], np.uint64), [-1, 2]])
+def test_whole_numbers_are_labels_whatever_their_type(tmp_path, labels):
+    np.savez(tmp_path / "a.npz", **labelled(labels))
+    assert readers.npz(tmp_path / "a.npz").labels.tolist() == np.ravel(labels).tolist()
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -128,6 +161,17 @@ def test_npz_with_and_without_splits(tmp_path, pixels):
         ({"images": np.zeros((2, 4, 4, 3))}, r"must be uint8 .* got float64 \[2, 4, 4, 3\]"),
         ({"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [1]}, "got 1 for 2 images"),
         ({"images": np.array([print], object)}, "pickle"),
+        (labelled([0.9, 1]), r"whole numbers, got 0\.9 in row 0"),
+        (labelled([0, np.nan]), "whole numbers, got nan in row 1"),
+        (labelled([0, np.inf]), "whole numbers, got inf in row 1"),
+        (labelled([0, 2**32 + 1]), r"must lie in -1\.\.2147483647, got 0\.\.4294967297"),
+        (labelled([0, -2]), r"must lie in -1\.\.2147483647, got -2\.\.0"),
+        (labelled(np.array([0, 2**63], np.uint64)), "must lie in -1"),
+        (labelled([True, False]), "must be integers, got dtype bool; number the classes"),
+        (labelled(["cat", "dog"]), "must be integers, got dtype <U3; number the classes with np.unique"),
+        (labelled([[0, 1], [1, 0]]), r"class numbers \[N\], got \[2, 2\]; of one-hot rows take \.argmax\(1\)"),
+        (labelled([[[0]], [[1]]]), r"must have shape \[N\], got \[2, 1, 1\]"),
+        (labelled([0, 1j]), "must be integers, got dtype complex"),
     ],
 )
 def test_an_unfit_npz_is_named(tmp_path, entries, message):
