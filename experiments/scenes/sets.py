@@ -9,10 +9,11 @@ import numpy as np
 from experiments.progress import Progress
 from experiments.scenes.config import MIX, Settings
 from quantjax import data
+from quantjax.data import scenes
+from quantjax.data.loader import check_rows
 from quantjax.data.mix import PastedScenes
-from quantjax.data.objects import open_objects
+from quantjax.data.objects import BUNDLED, open_objects
 from quantjax.data.resident import Budget, keep_in_memory
-from quantjax.data.scenes import open_scenes
 
 FINGERPRINTED = 8  # scenes
 PASTE_SEED = 0  # fixed: an evaluation set is the same in every run
@@ -30,10 +31,10 @@ class Sets(NamedTuple):
 
 
 def open_sets(config: Settings) -> Sets:
-    """Open every set of the run and read it as far as no training has to wait: wrong data is an error before that.
+    """Open every set of the run and read every row of those that lie in files: wrong data is an error before training.
 
-    Of the sets to train and test on one row is read, of those to evaluate on every one. Raises FileNotFoundError and
-    ValueError as the readers do, and ValueError for an empty set.
+    A mix for evaluation meets every object and scene that it will show; training leaves a scene alone that an object
+    does not fit into. Raises FileNotFoundError and ValueError as the readers do, and ValueError for an empty set.
     """
     budget = Budget(RESIDENT_MB, processes=1 + config.workers)
     train = keep_in_memory(_scenes(config, config.inlier, "train"), budget)
@@ -46,20 +47,22 @@ def open_sets(config: Settings) -> Sets:
             evaluation[name] = PastedScenes(test, unseen, PASTE_SEED, share=config.object_share)
         else:
             evaluation[name] = _scenes(config, name, "test")
-    for name, source in {"training scenes": train, "test scenes": test, "objects": objects, **evaluation}.items():
+    opened = {"training scenes": train, "test scenes": test, "objects": objects, **evaluation}
+    for name, source in opened.items():
         if not len(source):
             raise ValueError(f"{name} must hold at least one row, got none; check --data-dir")
-        source[0]
-    for name, source in evaluation.items():
-        with Progress(f"check {name}") as report:
-            for i in range(len(source)):
-                source[i]
-                report(i + 1, len(source))
+    rendered = ({"training scenes", "test scenes"} if config.inlier == scenes.BUNDLED else set()) | (
+        {"objects"} if config.objects == BUNDLED else set()
+    )
+    for name, source in opened.items():
+        if name not in rendered:
+            with Progress(f"check {name}") as report:
+                check_rows(source, report)
     return Sets(train, test, objects, evaluation, tuple(train.class_names))
 
 
 def _scenes(config: Settings, name: str, split: str) -> Any:
-    return open_scenes(name, config.data_dir, split, config.image_height)
+    return scenes.open_scenes(name, config.data_dir, split, config.image_height)
 
 
 def fingerprint(config: Settings, sets: Sets) -> str:

@@ -74,6 +74,18 @@ def training_batches(
     return batches
 
 
+def check_rows(source: Any, report: Callable[[int, int], None] | None = None) -> None:
+    """Decode every row of a source once, in threads, and let it go; `report(done, N)` is called after each.
+
+    What cannot be read is then an error before training and not in the middle of it. Raises as the source does.
+    """
+    import grain
+
+    for i, _ in enumerate(_prefetched(grain.MapDataset.source(source), 0)):
+        if report:
+            report(i + 1, len(source))
+
+
 def _prefetched(data: Any, workers: int) -> Iterator[Batch]:
     """Elements of a grain.MapDataset in order, prepared ahead; threads and processes end with the iterator."""
     import grain

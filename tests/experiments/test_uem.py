@@ -285,8 +285,8 @@ def cutouts(folder: Path, side: int) -> Path:
     return folder
 
 
-def truncate(data: Path) -> None:
-    file = data / "CamVid" / "train" / "0.png"
+def truncate(data: Path, name: str = "0.png") -> None:
+    file = data / "CamVid" / "train" / name
     file.write_bytes(file.read_bytes()[:60])
 
 
@@ -311,6 +311,9 @@ BROKEN = {
         lambda d: Image.fromarray(np.full((42, 56), 77, np.uint8)).save(d / "CamVid/trainannot/0.png"), "77"),
     "image without its label": (lambda d: (d / "CamVid/trainannot/0.png").unlink(), "0.png"),
     "truncated image": (truncate, "0.png"),
+    "a later image truncated": (lambda d: truncate(d, "2.png"), "2.png"),
+    "a later object without a pixel": (
+        lambda d: Image.fromarray(np.zeros((9, 9, 4), np.uint8)).save(d / "cutouts/n1_thing.png"), "n1_thing marks no"),
     "empty evaluation set": (lambda d: [f.unlink() for f in (d / "CamVid/test").iterdir()], "test"),
     "no objects": (lambda d: [f.unlink() for f in (d / "cutouts").iterdir()], "cutouts"),
     "object larger than the scene": (lambda d: (shutil.rmtree(d / "cutouts"), cutouts(d, 99)), "99 x 99"),
