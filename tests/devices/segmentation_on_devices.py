@@ -71,7 +71,7 @@ def main(path: str) -> None:
         {"projector": unknown["projector"], "head": unknown["head"]["params"]},
         {"head": unknown["head"]["state"], "decoder": ()},
     )
-    for side, devices in DEVICES.items():
+    for side in DEVICES:
         first = train(
             "first", side, segmentation.segmentor_objective(network, **objectives.of_segmentor(CONFIG)),
             segmentation.split_segmentor(variables, train_backbone=objectives.trains_backbone(CONFIG)), plain,
