@@ -16,14 +16,23 @@ import numpy as np
 from experiments import probe
 from experiments.config import Settings, is_probe
 from experiments.features import Progress
+from experiments.hosts import is_first
 from experiments.run_log import record
 from experiments.sets import Sets
 from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
-from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
+from quantjax.convert.files import (
+    flatten,
+    read_metadata,
+    read_safetensors,
+    read_state_dict,
+    unflatten,
+    write_safetensors,
+)
 from quantjax.convert.hub import read_weights as read_published
 from quantjax.convert.probes import to_probe_variables
 from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.hosts import from_first
 from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
@@ -85,15 +94,17 @@ def train_or_reread(
     """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
     file = folder / "classifier.safetensors"
-    if file.exists():
-        return Trained(model, read_safetensors(file), preprocessing, 0.0)
+    kept = from_first(lambda: flatten(read_safetensors(file)) if file.exists() else None)
+    if kept is not None:
+        return Trained(model, unflatten(kept), preprocessing, 0.0)
     start = time.perf_counter()
     images, labels = sets.train_images, sets.train_labels[fit_rows]
     if given:
         variables = probe.train(config, model, given.variables, preprocessing, images, labels, folder, progress)
     else:
         variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
-    write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
+    if is_first():
+        write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
     return Trained(model, variables, preprocessing, time.perf_counter() - start)
 
 

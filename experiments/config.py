@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from experiments.hosts import Hosts
+
 Config = TypeVar("Config")
 
 BackboneName = Literal[
@@ -126,6 +128,8 @@ class QuantOD:
     """Delete the run's folder first; the feature cache stays."""
     debug: bool = False
     """Show the traceback of an error instead of one line."""
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
+    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +166,7 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 # Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "score_batch_size", "tensorboard")
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "hosts", "score_batch_size", "tensorboard")
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.hosts import is_first
 from quantjax.data import augment, batches
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
+from quantjax.hosts import from_first
 from quantjax.inference import batched
 from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
@@ -82,15 +84,19 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{batches.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
-    stored = _read_npz(file, len(images))
-    if stored is not None:
-        return _under_head(extractor, stored)
+    kept = from_first(lambda: _as_arrays(_read_npz(file, len(images))))
+    if kept is not None:
+        return _under_head(extractor, Extracted(kept["logits"], kept["features"], float(kept["seconds"])))
     start = time.perf_counter()
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
     _write(file, lambda f: np.savez(f, **result._asdict()))
     return _under_head(extractor, result)
+
+
+def _as_arrays(stored: Extracted | None) -> dict[str, np.ndarray] | None:
+    return None if stored is None else {name: np.asarray(value) for name, value in stored._asdict().items()}
 
 
 def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
@@ -111,7 +117,8 @@ def extract_views(
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npy"
-        features = _read_npy(file, len(images))
+        kept = from_first(partial(_view_array, file, len(images)))
+        features = None if kept is None else kept["features"]
         if features is None:
             draws = jax.device_get(
                 augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
@@ -120,7 +127,7 @@ def extract_views(
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
             _write(file, partial(_save_array, features))
         result.append(features)
-    if views:
+    if views and is_first():
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 
@@ -143,6 +150,11 @@ def _read_npy(file: Path, rows: int) -> np.ndarray | None:
     return features if _sound([features], rows) else None
 
 
+def _view_array(file: Path, rows: int) -> dict[str, np.ndarray] | None:
+    features = _read_npy(file, rows)
+    return None if features is None else {"features": features}
+
+
 def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
     return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
 
@@ -153,6 +165,8 @@ def _save_array(array: np.ndarray, handle: Any) -> None:
 
 def _write(file: Path, save: Callable[[Any], None]) -> None:
     """Write beside the target and rename: a kill leaves no half file under the final name."""
+    if not is_first():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:

@@ -30,29 +30,35 @@ def main(argv: list[str] | None = None) -> int:
 def report_errors(run: Callable[[], int], sizes: str, *, debug: bool = False) -> int:
     """run() with what went wrong as one line and an exit status; `sizes` are the flags to lower when memory is full.
 
-    With debug the error comes through with its traceback.
+    With debug the error comes through with its traceback. Of several processes the first that fails ends all.
     """
+    from experiments import hosts
     from experiments.run_folder import release
 
     try:
-        return _in_one_line(run, sizes) if not debug else run()
+        status = _in_one_line(run, sizes) if not debug else run()
+        hosts.part()
+        return status
+    except BaseException as error:
+        hosts.crash(error)
+        raise
     finally:
         release()
 
 
 def _in_one_line(run: Callable[[], int], sizes: str) -> int:
+    from experiments.hosts import give_up, wait_for_news
+
     try:
         return run()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return give_up(f"error: {error}", 1)
     except (MemoryError, RuntimeError) as error:  # what JAX raises when a device is missing or its memory is full
+        wait_for_news()
         remedy = f"lower {sizes} if memory ran out, check JAX_PLATFORMS if a device is missing"
-        print(f"error: {str(error).splitlines()[0] if str(error) else type(error).__name__}; {remedy}", file=sys.stderr)
-        return 1
+        return give_up(f"error: {str(error).splitlines()[0] if str(error) else type(error).__name__}; {remedy}", 1)
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume continues", file=sys.stderr)
-        return 130
+        return give_up("\nstopped; the same command with --resume continues", 130)
 
 
 def run(flags: QuantOD) -> int:
@@ -60,7 +66,7 @@ def run(flags: QuantOD) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import classifier, density, features, outcome, run_folder
+    from experiments import classifier, density, features, hosts, outcome, run_folder
     from experiments.methods import score_sets
     from experiments.progress import Progress
     from experiments.sets import check_every_class, held_out, load_sets
@@ -68,6 +74,7 @@ def run(flags: QuantOD) -> int:
     from quantjax.data.batches import fingerprint
 
     # ---- settings and folder
+    hosts.join(flags.hosts)
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
     jax.config.update("jax_default_prng_impl", flags.random_bits)
@@ -75,6 +82,7 @@ def run(flags: QuantOD) -> int:
     if config.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")
     run_identity = identity(config)
+    hosts.check_same("the settings", run_identity, "give every process the same flags")
     folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
     if folder is None:
         return 0
@@ -149,6 +157,8 @@ def run(flags: QuantOD) -> int:
     main_method = "quantod" if "quantod" in config.scores else config.scores[0]
 
     # ---- the detector and the report
+    if not hosts.is_first():
+        return 0
     outcome.save_detector(
         folder / "detector", config, trained, sets.class_names, main_method, fitted[main_method],
         calibrations[main_method],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments import hosts
 from experiments.config import HELD_OUT, INLIER, Settings
 from experiments.features import Progress
 from quantjax.bundled import images as bundled
@@ -49,7 +51,7 @@ def load_sets(config: Settings, progress: Progress) -> Sets:
         start = time.perf_counter()
         source = open_source(path_of(name), config.data_dir, split=split)
         with progress(f"read {label_of(name)}") as report:
-            images, labels = batches.load(source, size=config.image_size, report=report)
+            images, labels = hosts.load(partial(batches.load, size=config.image_size, report=report), source)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")

@@ -35,19 +35,21 @@ def run(flags: UEM) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder
+    from experiments import hosts, run_folder
     from experiments.progress import Progress
     from experiments.segmentation import baselines, evaluation, networks, outcome, stages, storage
     from experiments.segmentation.sets import fingerprint, open_sets
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
+    hosts.join(flags.hosts)
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
     if config.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")
     run_identity = identity(config)
+    hosts.check_same("the settings", run_identity, "give every process the same flags")
     folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
     if folder is None:
         return 0
@@ -72,7 +74,9 @@ def run(flags: UEM) -> int:
     given = None
     if config.segmentor is not None:
         given = storage.load(config.segmentor, stages.final(config, variables), about)
-    run_folder.begin_run(folder, describe(config), run_identity, fingerprint(config, sets), overwrite=config.overwrite)
+    content = fingerprint(config, sets)
+    hosts.check_same("the training scenes", {"fingerprint": content}, hosts.REMEDY)
+    run_folder.begin_run(folder, describe(config), run_identity, content, overwrite=config.overwrite)
     evaluation.clean(folder)
 
     # ---- stage 1: the inlier segmentor, given or trained here, then frozen
@@ -129,6 +133,8 @@ def run(flags: UEM) -> int:
     )
 
     # ---- the report
+    if not hosts.is_first():
+        return 0
     results = {
         "rows": rows,
         "miou": miou,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments.config import Precision, check_choices, default_precision, describe, fill
+from experiments.hosts import Hosts
 
 BackboneName = Literal[
     "dinov2_vits14",
@@ -132,6 +133,8 @@ class UEM:
     """Delete the run's folder first."""
     debug: bool = False
     """Show the traceback of an error instead of one line."""
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
+    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,7 +186,18 @@ FULL_SIZE: dict[str, Any] = {
 DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
 STRIDE = 140
 # Where the run happens, or whether it may go on: no part of what it computes.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "window_batch", "workers", "tensorboard")
+PLACE = (
+    "workdir",
+    "data_dir",
+    "run",
+    "resume",
+    "overwrite",
+    "debug",
+    "hosts",
+    "window_batch",
+    "workers",
+    "tensorboard",
+)
 
 
 def parse(argv: list[str] | None = None) -> UEM:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.features import Progress
+from experiments.hosts import is_first
 from experiments.segmentation.config import Settings
 from experiments.segmentation.objectives import scales
 from quantjax import metrics, segmentation
@@ -78,12 +79,14 @@ def evaluate(
     shown = {round(i) for i in np.linspace(0, len(scenes) - 1, SHOWN)}
     pictures, labels, seconds = [], [], 0.0
     score(scenes[0]["image"])  # compiles what depends on the image size
-    with spill_folder(folder) as spill, progress(f"score {name}") as report:
+    with spill_folder(folder) if is_first() else nullcontext() as spill, progress(f"score {name}") as report:
         for i in range(len(scenes)):
             row = scenes[i]
             begun = time.perf_counter()
             maps = score(row["image"])
             seconds += time.perf_counter() - begun
+            if spill is None:
+                continue
             for method in names:
                 np.save(spill / f"{method}-{i}.npy", maps[method])
             labels.append(row["label"])
@@ -91,6 +94,8 @@ def evaluate(
                 drawn = {method: maps[method] for method in names if method in DRAWN}
                 pictures.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
             report(i + 1, len(scenes))
+        if spill is None:  # process 0 counts
+            return Evaluated([], [])
         rates = {method: _rates(config, name, method, labels, spill) for method in names}
     speed = {"score_seconds": seconds, "images_per_second": len(scenes) / seconds}
     rows = [{"variant": variant, "method": method, "dataset": name, **rates[method], **speed} for method in names]
@@ -110,7 +115,8 @@ def spill_folder(folder: Path) -> Iterator[Path]:
 
 def clean(folder: Path) -> None:
     """Remove the score maps that a killed run left in its folder."""
-    shutil.rmtree(folder / SPILL, ignore_errors=True)
+    if is_first():
+        shutil.rmtree(folder / SPILL, ignore_errors=True)
 
 
 def _rates(config: Settings, name: str, method: str, labels: list[np.ndarray], spill: Path) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.hosts import is_first
 from experiments.segmentation.config import Settings
 from quantjax.convert.files import flatten, read_metadata, read_safetensors, write_safetensors
+from quantjax.hosts import from_first
 from quantjax.types import PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
@@ -37,8 +39,9 @@ def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: d
 
 
 def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
-    """Write variables, which appear whole or not at all."""
-    write_safetensors(file, _as_dicts(variables), {ABOUT: json.dumps(about)})
+    """Write variables, which appear whole or not at all; of several processes process 0 does."""
+    if is_first():
+        write_safetensors(file, _as_dicts(variables), {ABOUT: json.dumps(about)})
 
 
 def read_overrides(file: Path) -> dict[str, Any]:
@@ -77,6 +80,20 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
         )
     leaves = [arrays[name] for name in _names(template)]
     return jax.tree.unflatten(jax.tree.structure(template), [jnp.asarray(leaf) for leaf in leaves])
+
+
+def reread(file: Path, template: PyTree, about: dict[str, Any]) -> PyTree | None:
+    """`load` of a file of the run's own, None where it is not there yet; process 0 reads it for all."""
+
+    def read() -> dict[str, np.ndarray] | None:
+        if not file.exists():
+            return None
+        return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(load(file, template, about)))}
+
+    kept = from_first(read)
+    if kept is None:
+        return None
+    return jax.tree.unflatten(jax.tree.structure(template), [jnp.asarray(leaf) for leaf in kept.values()])
 
 
 def _names(tree: PyTree) -> list[str]:
