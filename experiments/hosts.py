@@ -52,11 +52,12 @@ def join(flags: Hosts) -> None:
     _keep_native_output_away()
     if place.process:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
-    from quantjax import hosts
+    from quantjax import hosts, parallel
 
     host = split_address(place.address)[0]
     near = f"127.0.0.1:{relay(host, meeting.port)}" if place.process else f"{_bracketed(host)}:{meeting.port}"
     hosts.connect(near, place.processes, place.process, place.accelerators)
+    parallel.first_collectives()
 
 
 def place_of(flags: Hosts) -> Place | None:
@@ -134,7 +135,8 @@ def crash(error: BaseException) -> None:
     """End the run of several processes with the traceback of `error`; nothing for a single one, which raises it."""
     if _PEERS:
         wait_for_news()
-        _PEERS[0].fail("".join(traceback.format_exception(error)), 1)
+        shown = "".join(traceback.format_exception(error))
+        _PEERS[0].fail(shown, 1, reason=shown.strip().rsplit("\n", 1)[-1])
 
 
 def part() -> None:

@@ -185,10 +185,10 @@ class Peers:
             if other != peer:
                 link.send(process=peer, ended=reason or "it was killed, or its machine cannot be reached")
 
-    def fail(self, text: str, status: int) -> NoReturn:
-        """End this process with the error `text`, and with it the run; of several errors the first is told."""
+    def fail(self, text: str, status: int, reason: str | None = None) -> NoReturn:
+        """End this process with the error `text`, and with it the run; the others tell its first line, or `reason`."""
         self._said.acquire()
-        self._tell_others(self.index, text.strip().removeprefix("error: ").split("\n")[0][:500])
+        self._tell_others(self.index, (reason or text.strip().removeprefix("error: ").split("\n")[0])[:500])
         print(text, file=sys.stderr, flush=True)
         _end(status)
 

@@ -74,9 +74,9 @@ def run(flags: QuantOD) -> int:
     from quantjax.data.batches import fingerprint
 
     # ---- settings and folder
-    hosts.join(flags.hosts)
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
+    hosts.join(flags.hosts)
     jax.config.update("jax_default_prng_impl", flags.random_bits)
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
     if config.precision != "tensorfloat32":

@@ -42,9 +42,9 @@ def run(flags: UEM) -> int:
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
-    hosts.join(flags.hosts)
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
+    hosts.join(flags.hosts)
     config = resolve(flags, accelerator=jax.default_backend() != "cpu")
     if config.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")

@@ -236,6 +236,16 @@ def device_count(devices: Sequence[Any] | None = None) -> int:
     return jax.process_count() * (jax.local_device_count() if devices is None else len(devices))
 
 
+def first_collectives() -> None:
+    """Reduce once over the devices that programs use: gloo gives processes 30 s to come to their first reduction.
+
+    Later ones may wait for each other as long as they like.
+    """
+    for devices in {tuple(jax.local_devices()), tuple(first_device_on_cpu() or jax.local_devices())}:
+        total = data_parallel(lambda x, axis_name: jax.lax.psum(jnp.sum(x), axis_name), (0,), None, devices=devices)
+        total(np.zeros(len(devices), np.float32))
+
+
 def runs_loops_well(devices: Sequence[Any] | None = None) -> bool:
     """Whether a loop of training steps belongs inside the compiled function.
 
