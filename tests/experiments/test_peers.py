@@ -10,7 +10,6 @@ import pytest
 from experiments import peers
 from experiments.peers import Link, Peers, meet, relay
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
