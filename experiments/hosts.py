@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TextIO
 
-from experiments.peers import Peers, meet, relay, split_address
+from experiments.peers import Peers, meet, split_address
+from experiments.relay import relay
 
 AUTO = "auto"
 REMEDY = "give every process the same data"

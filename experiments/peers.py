@@ -18,6 +18,8 @@ import time
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
+from experiments.relay import free_port, listen
+
 MEETING_SECONDS = 300.0  # how long processes wait for each other at the start
 NEWS_SECONDS = 5.0  # within which the end of a killed process is known
 IDLE, INTERVAL, PROBES = 10, 5, 3  # seconds and number of TCP's questions whether a silent machine is still there
@@ -83,7 +85,7 @@ def _wait_for_all(host: str, port: int, count: int, seconds: float) -> Meeting:
     names = [socket.gethostname()] * count
     until = time.monotonic() + seconds
     try:
-        server = _listen("", port)
+        server = listen("", port)
     except OSError as error:
         raise OSError(
             f"--coordinator {host}:{port}: cannot listen there ({error.strerror}); give another port"
@@ -102,7 +104,7 @@ def _wait_for_all(host: str, port: int, count: int, seconds: float) -> Meeting:
             link.connection.settimeout(10.0)
             hello = link.receive()
             link.connection.settimeout(None)
-            if hello is None or "process" not in hello:
+            if hello is None or not isinstance(hello.get("process"), int):
                 continue  # somebody else's connection
             wrong = _wrong(hello, count, links)
             if wrong:
@@ -110,7 +112,7 @@ def _wait_for_all(host: str, port: int, count: int, seconds: float) -> Meeting:
                     one.send(error=wrong)
                 raise ValueError(wrong)
             links[hello["process"]], names[hello["process"]] = link, str(hello.get("name"))
-    free = _free_port()
+    free = free_port()
     for link in links.values():
         link.send(names=names, port=free)
     return Meeting(links, names, free)
@@ -211,42 +213,3 @@ def _end(status: int) -> NoReturn:
         for child in multiprocessing.active_children():
             child.kill()
     os._exit(status)
-
-
-def relay(host: str, port: int) -> int:
-    """A port of this machine that leads to host:port, and stays open when the other end closes."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def copy(source: socket.socket, target: socket.socket, close: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        if close:
-            with suppress(OSError):
-                target.shutdown(socket.SHUT_WR)
-
-    def serve() -> None:
-        while True:
-            near = server.accept()[0]
-            try:
-                far = socket.create_connection((host, port), timeout=10.0)
-            except OSError:
-                near.close()  # not there yet: the caller tries again
-                continue
-            far.settimeout(None)
-            for source, target, close in ((near, far, True), (far, near, False)):
-                threading.Thread(target=copy, args=(source, target, close), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return int(server.getsockname()[1])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if not host and socket.has_dualstack_ipv6():
-        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server((host, port))
-
-
-def _free_port() -> int:
-    with _listen("", 0) as probe:
-        return int(probe.getsockname()[1])

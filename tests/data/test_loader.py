@@ -79,7 +79,8 @@ def test_hosts_share_each_global_batch():
 def test_a_batch_may_be_one_row():
     whole = take(training_batches(Ramps(), Squares(), **SETTINGS | {"batch_size": 2}), 1, 2)
     rows = take(training_batches(Ramps(), Squares(), **SETTINGS | {"batch_size": 1}), 2, 4)
-    assert_equal([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(rows[::2], rows[1::2])], whole)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    assert_equal([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs], whole)
 
 
 def test_an_epoch_shows_every_scene_once_in_an_order_of_its_own():

@@ -37,13 +37,19 @@ def as_users_run_it():
         yield
 
 
-def together(command: str, flags: Sequence[str], kill: str = "none") -> list[tuple[int, str]]:
-    """(exit status, what it printed) of two processes that run the command."""
+def together(command: str, folder: Path, flags: Sequence[str], kill: str = "none") -> list[tuple[int, str]]:
+    """(exit status, what it printed) of two processes that run the command, each with a workdir of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = [*flags, "--coordinator", address, "--processes", "2", "--process"]
-    parts = [start("host_commands.py", command, kill, *shared, str(i), flags=ONE_DEVICE) for i in range(2)]
+    shared = [*flags, "--coordinator", address, "--processes", "2"]
+    parts = [
+        start(
+            *("host_commands.py", command, kill, *shared, "--process", str(i), "--workdir", str(folder / str(i))),
+            flags=ONE_DEVICE,
+        )
+        for i in range(2)
+    ]
     try:
         printed = [part.communicate(timeout=300)[0] for part in parts]
     finally:
@@ -90,17 +96,18 @@ def flags(tmp_path_factory) -> dict[str, list[str]]:
 @pytest.mark.parametrize(("command", "killed"), [("quantod", 1), ("uem", 0)])
 def test_a_run_of_two_survives_a_kill_and_is_that_of_one(command, killed, flags, tmp_path):
     given = [*flags[command], "--run", "run"]
-    ended = together(command, [*given, "--workdir", str(tmp_path / "two")], kill=str(killed))
+    ended = together(command, tmp_path, given, kill=str(killed))
     status, printed = ended[1 - killed]
     assert (status, ended[killed][0]) == (1, -9), printed
     [error] = [line for line in printed.splitlines() if "rror" in line]
     assert error.startswith(f"error: process {killed} of 2, on {socket.gethostname()}, has ended (it was killed")
     assert "--resume" in error
-    resumed = together(command, [*given, "--workdir", str(tmp_path / "two"), "--resume"])
+    resumed = together(command, tmp_path, [*given, "--resume"])
     assert [status for status, _ in resumed] == [0, 0], resumed
     assert resumed[1][1] == ""  # process 0 alone prints
     assert alone(command, [*given, "--workdir", str(tmp_path / "one")]) == 0
-    compare(tmp_path / "one" / "run", tmp_path / "two" / "run")
+    assert not (tmp_path / "1" / "run").exists()  # nor writes
+    compare(tmp_path / "one" / "run", tmp_path / "0" / "run")
 
 
 def alone(command: str, given: Sequence[str]) -> int:

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from experiments import peers
-from experiments.peers import Link, Peers, meet, relay
+from experiments.peers import Link, Peers, meet
+from experiments.relay import relay
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
