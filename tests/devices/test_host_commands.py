@@ -51,7 +51,7 @@ def together(command: str, folder: Path, flags: Sequence[str], kill: str = "none
         for i in range(2)
     ]
     try:
-        printed = [part.communicate(timeout=300)[0] for part in parts]
+        printed = [part.communicate(timeout=600)[0] for part in parts]
     finally:
         for part in parts:
             part.kill()
