@@ -101,6 +101,11 @@ def _of_all_hosts(devices: Sequence[Any]) -> list[Any]:
     return [own[place] for own in of for place in places]
 
 
+def on_its_device(fn: Callable[..., PyTree], *, donate_argnums: Sequence[int] = ()) -> Callable[..., PyTree]:
+    """Compile fn(*args) for whichever one device its arguments lie on; see data_parallel for donate_argnums."""
+    return jax.jit(fn, donate_argnums=tuple(donate_argnums))
+
+
 def _on_one(fn: Callable[..., PyTree], device: Any, donate_argnums: tuple[int, ...]) -> Callable[..., PyTree]:
     compiled = jax.jit(partial(fn, axis_name=None), donate_argnums=donate_argnums)
     if device == jax.local_devices()[0]:
@@ -229,6 +234,15 @@ def process_share(array: np.ndarray, axis: int) -> np.ndarray:
     if array.shape[axis] % count:
         raise ValueError(f"{count} processes do not divide axis {axis} of shape {list(array.shape)}; use pad_axis")
     return np.split(array, count, axis)[index]
+
+
+def sum_of_processes(tree: PyTree) -> PyTree:
+    """Add up arrays that every process holds on its own; with one process, the arrays as they are."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return jax.tree.map(lambda leaf: leaf.sum(axis=0), multihost_utils.process_allgather(tree))
 
 
 def device_count(devices: Sequence[Any] | None = None) -> int:

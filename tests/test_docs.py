@@ -4,13 +4,11 @@ import argparse
 import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 SET_UP = ("pip", "ruff", "mypy", "pytest", "python -m venv", "python -m pytest")  # no programs of ours
 PICTURE = 300_000  # bytes, at most

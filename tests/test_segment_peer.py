@@ -14,13 +14,7 @@ from quantjax.extractors.convolution import convolve
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "golden"))
-
-
-def test_counted_arithmetic(benchmarks):
+def test_counted_arithmetic():
     from benchmarks.counting import flops
 
     x, kernel = jnp.ones((2, 5, 6, 3)), jnp.ones((3, 3, 3, 7))
@@ -36,7 +30,7 @@ def test_counted_arithmetic(benchmarks):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("head", ["linear", "mixture"])
-def test_logits_are_those_of_torch(benchmarks, monkeypatch, head):
+def test_logits_are_those_of_torch(monkeypatch, head):
     pytest.importorskip("transformers")
     from benchmarks.segmentation import windows
     from benchmarks.segmentation.sizes import Size

@@ -37,9 +37,7 @@ def smoke(tmp_path_factory):
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    sys.modules.pop("benchmarks", None)
+def gpu():
     from benchmarks import gpu
 
     return gpu

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
 import time
 from pathlib import Path
 
@@ -22,9 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def training(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    sys.modules.pop("benchmarks", None)
+def training():
     from benchmarks import training
 
     # the compiler's own optimisations cost more here than they save

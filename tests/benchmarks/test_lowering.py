@@ -1,13 +1,9 @@
 """Hot functions lowered for CUDA without a GPU, and the checks that read their programs."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import counting, lowering
 from benchmarks.cuda_programs import PROBLEMS, cuda_program, findings, host_transfers, kernels, lower_here
 from benchmarks.questions.hot import HOT, Hot, shapes

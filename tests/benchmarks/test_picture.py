@@ -1,14 +1,10 @@
 """The picture of README: what it shows is what the detectors said."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 from test_detector_segmentation import make as make_scene_detector
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import picture
 from quantjax import detector
 from quantjax.bundled import images as bundled

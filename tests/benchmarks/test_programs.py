@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -12,12 +11,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _findable(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    sys.modules.pop("benchmarks", None)
 
 
 def test_work_by_hand():

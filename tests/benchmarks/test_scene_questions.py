@@ -1,13 +1,9 @@
 """What the questions about scenes decide by themselves; their figures are asked for in test_gpu."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.questions import hot, scenes
 from benchmarks.questions.context import Context
 from benchmarks.questions.sizes import SMOKE

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-# the programs are tiny: compiling them well would cost more than running them badly
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def start(program: str, *arguments: str, flags: str = "") -> subprocess.Popen[str]:
     """Run `program`, a file beside this one, in a process of its own on the CPU."""
     environment = os.environ | {
-        "XLA_FLAGS": f"{FAST_COMPILE} {flags}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parents[1])
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parents[1])
     }  # fmt: skip
     command = [sys.executable, str(HERE / program), *arguments]
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The main command: the bundled demonstration whole, resume, bad input; all in this process, through `main`."""
+"""The main command: the bundled demonstration made small, resume, bad input; all in this process, through `main`."""
 
 import json
 import os
@@ -13,28 +13,29 @@ from PIL import Image
 from experiments import density, run_log
 from experiments.quantod import main
 from quantjax import methods
-from quantjax.bundled.images import BUNDLED_OUTLIERS
 from quantjax.report import read_jsonl
 from quantjax.train import pace
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--epochs", "2", "--flow-epochs", "3", "--blocks", "2", "--width", "32", "--scores", "quantod", "energy"]
-SMALL += ["--outliers", "digits_8_9", "gratings"]
+SMALL = ["--epochs", "5", "--flow-epochs", "4", "--blocks", "2", "--width", "32", "--image-size", "12"]
+OUTLIERS = ("digits_8_9", "gratings")
+SMALL += ["--outliers", *OUTLIERS]
+TWO = ["--scores", "quantod", "energy"]
 
-# AUROC in percent, on average over the six sets or on the near one alone: a network trained on 808 digits is surer of
-# noise than of digits, so that scores of its logits fail on the far sets, as they are known to.
+# AUROC in percent, on average over both sets or on one alone: a network trained on 808 digits is surer of gratings than
+# of digits, so that scores of its logits fail on the far set, as they are known to; so short a flow does on the near.
 FLOORS = {
-    "quantod": ("average", 88.0),
-    "msp": ("digits_8_9", 78.0),
-    "max_logit": ("digits_8_9", 80.0),
-    "energy": ("digits_8_9", 80.0),
-    "odin": ("digits_8_9", 80.0),
-    "mahalanobis": ("average", 95.0),
-    "mahalanobis_perturbed": ("average", 95.0),
-    "relative_mahalanobis": ("average", 93.0),
-    "gem": ("average", 95.0),
-    "gem_perturbed": ("average", 95.0),
-    "knn": ("average", 82.0),
+    "quantod": ("gratings", 95.0),
+    "msp": ("digits_8_9", 70.0),
+    "max_logit": ("digits_8_9", 70.0),
+    "energy": ("digits_8_9", 70.0),
+    "odin": ("digits_8_9", 70.0),
+    "mahalanobis": ("average", 92.0),
+    "mahalanobis_perturbed": ("average", 92.0),
+    "relative_mahalanobis": ("average", 88.0),
+    "gem": ("average", 92.0),
+    "gem_perturbed": ("average", 92.0),
+    "knn": ("average", 75.0),
 }
 
 
@@ -50,7 +51,7 @@ def loose_ranks():
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("demonstration")
-    assert main(["--workdir", str(workdir)]) == 0
+    assert main(["--workdir", str(workdir), *SMALL]) == 0
     [folder] = workdir.glob("quantod-digits-*")
     return folder
 
@@ -70,10 +71,8 @@ def test_every_score_stays_above_its_floor(demonstration):
 def test_results_follow_the_schema(demonstration):
     results = results_of(demonstration)
     assert (results["schema"], results["positive_class"], results["inlier"]) == (1, "inlier", "digits")
-    assert {(r["method"], r["outlier"]) for r in results["rows"]} == {
-        (m, o) for m in methods.names() for o in BUNDLED_OUTLIERS
-    }
-    assert results["accuracy"] > 85.0
+    assert {(r["method"], r["outlier"]) for r in results["rows"]} == {(m, o) for m in methods.names() for o in OUTLIERS}
+    assert results["accuracy"] > 70.0
     for row in results["rows"]:
         parts = ("load", "compile", "extract", "fit", "score")
         assert row["total_seconds"] == pytest.approx(sum(row[f"{p}_seconds"] for p in parts))
@@ -89,16 +88,16 @@ def test_all_files_are_there(demonstration):
         assert (demonstration / name).stat().st_size > 100
     assert (demonstration / "checkpoints" / "flow").is_dir()
     log = read_jsonl(demonstration / "metrics.jsonl")
-    assert [r["epoch"] for r in log if r["stage"] == "classifier"] == list(range(1, 11))
+    assert [r["epoch"] for r in log if r["stage"] == "classifier"] == list(range(1, 6))
     flow = [r for r in log if r["stage"] == "flow"]
-    assert [r["epoch"] for r in flow] == list(range(1, 21))
-    assert set(flow[0]["sets"]) == set(BUNDLED_OUTLIERS)
+    assert [r["epoch"] for r in flow] == list(range(1, 5))
+    assert set(flow[0]["sets"]) == set(OUTLIERS)
     assert "bundled demonstration" in (demonstration / "results.md").read_text()
 
 
 def test_a_finished_run_is_printed_again(demonstration, capsys):
     before = (demonstration / "results.json").stat().st_mtime_ns
-    assert main(["--workdir", str(demonstration.parent)]) == 0
+    assert main(["--workdir", str(demonstration.parent), *SMALL]) == 0
     assert "finished before" in capsys.readouterr().out
     assert (demonstration / "results.json").stat().st_mtime_ns == before
 
@@ -106,9 +105,11 @@ def test_a_finished_run_is_printed_again(demonstration, capsys):
 def test_the_saved_detector_repeats_the_scores(demonstration):
     from quantjax import detector
     from quantjax.bundled import images as bundled
+    from quantjax.data.images import fit
 
-    images, _ = bundled.SETS["digits"].make("test")
-    outliers, _ = bundled.SETS["gratings"].make("test")
+    images, outliers = (
+        np.stack([fit(x, 12) for x in bundled.SETS[name].make("test")[0]]) for name in ("digits", "gratings")
+    )
     run = detector.predictor(detector.load(demonstration / "detector"))
     achieved = 100.0 * np.mean(~run.predict(images).outlier)
     assert achieved == pytest.approx(results_of(demonstration)["calibration"]["achieved_tpr"], abs=0.3)
@@ -128,15 +129,8 @@ def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:
     monkeypatch.setattr(pace, "CHECKPOINT_SECONDS", 0.0)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    assert main(["--workdir", str(workdir), *SMALL]) == 0
-    return next(workdir.glob("quantod-*"))
-
-
-def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(uninterrupted, tmp_path, monkeypatch, capsys):
-    command = ["--workdir", str(tmp_path), *SMALL]
+def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, tmp_path, monkeypatch, capsys):
+    command = ["--workdir", str(tmp_path), *SMALL, *TWO]
     with monkeypatch.context() as patch:
         interrupt_after(patch, "classifier", 2)
         assert main(command) == 130
@@ -148,12 +142,14 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(uninterrupted, 
     assert main([*command, "--resume"]) == 0
     [folder] = tmp_path.glob("quantod-*")
     rates = ("fpr95", "auroc", "aupr")
-    one, two = results_of(uninterrupted), results_of(folder)
-    assert [[r[k] for k in rates] for r in one["rows"]] == [[r[k] for k in rates] for r in two["rows"]]
+    one, two = results_of(demonstration), results_of(folder)
+    whole = {(r["method"], r["outlier"]): [r[k] for k in rates] for r in one["rows"]}
+    assert [whole[r["method"], r["outlier"]] for r in two["rows"]] == [[r[k] for k in rates] for r in two["rows"]]
+    assert len(two["rows"]) == 4
     assert one["calibration"] == two["calibration"]
     losses = [
         {r["epoch"]: r["loss"] for r in read_jsonl(f / "metrics.jsonl") if r["stage"] == "flow"}
-        for f in (uninterrupted, folder)
+        for f in (demonstration, folder)
     ]
     assert losses[0] == losses[1]
 
@@ -164,7 +160,7 @@ def test_the_command_on_four_devices(tmp_path):
     """
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = ["--workdir", str(tmp_path), *SMALL, "--flow-epochs", "1"]
+    command = ["--workdir", str(tmp_path), *SMALL, *TWO, "--epochs", "2", "--flow-epochs", "1"]
     program = [sys.executable, "-m", "experiments.quantod", *command, "--batch-size", "30", "--run", "four"]
     subprocess.run(program, check=True, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     weights = tmp_path / "four" / "classifier.safetensors"
@@ -184,14 +180,27 @@ def test_curves_as_tensorboard_events(tmp_path):
     assert b"flow/loss" in file.read_bytes()
 
 
-def test_reference_preset_and_paper_protocol(uninterrupted, tmp_path):
+def test_reference_preset_and_paper_protocol(demonstration, tmp_path):
     """Foreign weights, the authors' mixing and optimiser, views, and capped outlier sets."""
-    weights = uninterrupted / "classifier.safetensors"
-    command = ["--workdir", str(tmp_path), *SMALL, "--preset", "reference", "--protocol", "paper", "--views", "2"]
+    weights = demonstration / "classifier.safetensors"
+    command = [
+        "--workdir",
+        str(tmp_path),
+        *SMALL,
+        *TWO,
+        "--flow-epochs",
+        "2",
+        "--preset",
+        "reference",
+        "--protocol",
+        "paper",
+        "--views",
+        "2",
+    ]
     assert main([*command, "--weights", str(weights), "--loss", "mean"]) == 0
     results = results_of(next(tmp_path.glob("quantod-*")))
     assert results["calibration"]["source"] == "half of the test inliers"
-    assert results["accuracy"] == results_of(uninterrupted)["accuracy"]
+    assert results["accuracy"] == results_of(demonstration)["accuracy"]
 
 
 def image_folder(folder: Path, count: int = 3) -> Path:
@@ -222,11 +231,11 @@ def test_bad_outlier_sets(tmp_path, capsys):
     assert not list((tmp_path / "runs").glob("quantod-*"))
 
 
-def test_a_failed_overwrite_loses_nothing(uninterrupted, capsys):
-    before = (uninterrupted / "results.json").read_bytes()
-    command = ["--workdir", str(uninterrupted.parent), *SMALL, "--run", uninterrupted.name, "--overwrite"]
+def test_a_failed_overwrite_loses_nothing(demonstration, capsys):
+    before = (demonstration / "results.json").read_bytes()
+    command = ["--workdir", str(demonstration.parent), *SMALL, "--run", demonstration.name, "--overwrite"]
     assert "looked at" in failing(capsys, *command, "--outliers", "nowhere")
-    assert (uninterrupted / "results.json").read_bytes() == before
+    assert (demonstration / "results.json").read_bytes() == before
 
 
 def test_the_inlier_images_under_another_name(tmp_path, capsys):
@@ -238,8 +247,8 @@ def test_the_inlier_images_under_another_name(tmp_path, capsys):
     assert "holds images of --inlier digits only" in message
 
 
-def test_bad_weights(uninterrupted, tmp_path, capsys):
-    weights = str(uninterrupted / "classifier.safetensors")
+def test_bad_weights(demonstration, tmp_path, capsys):
+    weights = str(demonstration / "classifier.safetensors")
     message = failing(capsys, "--workdir", str(tmp_path), "--weights", weights, "--backbone", "wrn16_2")
     assert "wrn10_1" in message
     (tmp_path / "empty.safetensors").touch()
@@ -300,7 +309,7 @@ def test_labels_outside_the_classes(tmp_path, capsys, rng):
     assert "must lie in 0..1" in message
 
 
-def test_features_that_are_not_finite(uninterrupted, tmp_path):
+def test_features_that_are_not_finite(tmp_path):
     from experiments.config import QuantOD, resolve
 
     settings = resolve(QuantOD(), accelerator=False)

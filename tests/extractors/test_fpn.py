@@ -1,6 +1,5 @@
 """The decoder against PyTorch's for the same random weights (golden/fpn.npz), and its properties."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -173,10 +172,8 @@ def test_refusals(kind, shapes, message):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("grid", [(17, 23), (18, 37)])
-def test_live_torch(monkeypatch, grid):
+def test_live_torch(grid):
     torch = pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    sys.modules.pop("benchmarks", None)
     from benchmarks.peers.fpn_torch import FeaturePyramid as Peer
 
     torch.manual_seed(0)

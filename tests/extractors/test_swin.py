@@ -1,7 +1,5 @@
 """Swin against Hugging Face's backbone for the same random weights (golden/swin.npz), and its windows."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,10 +111,9 @@ def test_refusals(model, shape, message):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("size", [(64, 64), (33, 130), (97, 41)])
-def test_live_transformers(monkeypatch, size):
+def test_live_transformers(size):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "golden"))
     from make_swin import evaluate, fill, network
 
     model = network()
