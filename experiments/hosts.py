@@ -189,7 +189,7 @@ def load(read: Callable[[Any], tuple[Any, Any]], source: Any) -> tuple[Any, Any]
     if not _PEERS:
         return read(source)
     from quantjax import hosts
-    from quantjax.data.batches import fingerprint
+    from quantjax.data import fingerprint
 
     check_same("the images", {"number": len(source)}, REMEDY)
     if hasattr(source, "images") or len(source) < _PEERS[0].count:

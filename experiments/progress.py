@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from experiments import hosts
 
+OpenProgress = Callable[[str], Any]  # title -> context whose object is called with (done, total): Progress, say
 INTERVAL = 10.0  # seconds between lines in a log
 
 

@@ -83,6 +83,7 @@ def sliding(
     adders = here if here[0].platform != "cpu" else here[:1] * len(here)
     size = -(-batch_size // count) * count
     network = data_parallel(_independent(fn), (*(None,) * shared, 0), 0, devices=devices)
+    begin = on_its_device(_zeros, static_argnums=(2,))
     add = on_its_device(_add, donate_argnums=(0,))
     average = on_its_device(lambda sums, hits: finish(jax.tree.map(lambda total: total / hits[..., None], sums)))
 
@@ -103,7 +104,7 @@ def sliding(
             _check_maps(maps, (len(windows), *window))
             for device, share, *places in _shares(maps, corners, weights, adders):
                 if device not in sums:
-                    sums[device] = _zeros(share, extent, device)
+                    sums[device] = begin(share, places[1], extent)
                 sums[device], done = add(sums[device], share, *places)
                 waiting.append(done)
             while len(waiting) > IN_FLIGHT * len(here):
@@ -131,9 +132,9 @@ def _roomy(length: int, window: int) -> int:
     return math.ceil(math.ceil(length / step) * step)
 
 
-def _zeros(maps: PyTree, extent: tuple[int, ...], device: Any) -> PyTree:
-    """Empty sums [H, W, C_i] on one device; of the maps only the channels count."""
-    return jax.tree.map(lambda m: jnp.zeros((*extent, m.shape[-1]), jnp.float32, device=device), maps)
+def _zeros(maps: PyTree, weights: Array, extent: tuple[int, ...]) -> PyTree:
+    """Empty sums [H, W, C_i]; only the channels of the maps count. Made of a weight, they lie where the weights do."""
+    return jax.tree.map(lambda m: jnp.full((*extent, m.shape[-1]), 0.0 * weights[0], jnp.float32), maps)
 
 
 def _shares(maps: PyTree, corners: np.ndarray, weights: np.ndarray, adders: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

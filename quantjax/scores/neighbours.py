@@ -15,7 +15,8 @@ from quantjax.types import Array
 class Neighbours(NamedTuple):
     """Training features on the unit sphere."""
 
-    bank: Array  # [N, D] float32, rows of length one
+    bank: Array
+    """[N, D] float32, rows of length one"""
 
 
 def fit_neighbours(features: ArrayLike) -> Neighbours:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from programs import start
 
-from experiments.segmentation import networks, stages, storage
-from experiments.segmentation.config import parse, resolve
+from experiments.scenes import networks, stages, storage
+from experiments.scenes.config import parse, resolve
 from quantjax import segmentation
 from quantjax.bundled import streets
 from quantjax.convert.files import flatten, read_safetensors, write_safetensors

@@ -3,8 +3,8 @@
 import pytest
 
 from experiments import hosts
-from experiments.config import QuantOD, identity, resolve
 from experiments.hosts import Hosts, Place, Share
+from experiments.images.config import QuantOD, identity, resolve
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[3-4]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
 SLURM |= {"SLURM_LOCALID": "0"}
