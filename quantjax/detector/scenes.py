@@ -95,7 +95,7 @@ class ScenePredictor(NamedTuple):
 def predictor(detector: SceneDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ScenePredictor:
     """Make functions that send `batch_size` windows through the networks at a time; see inference.sliding.
 
-    The networks compile once, averages once per scene size. Raises ValueError when the detector does not hold together
+    The networks compile once, averages for few sizes. Raises ValueError when the detector does not hold together
     (see check), and from its functions unless the scene is uint8 [H, W, 3].
     """
     check(detector)
