@@ -40,8 +40,9 @@ ALLOWED = {
     | {"extractors", "heads", "scores", "losses", "train", "inference", "parallel", "metrics", "data.jitter"},
     "classification": CONCEPT | {"extractors", "losses", "data", "train", "parallel"},
     "parallel": GROUND,
+    "hosts": GROUND,
     "inference": GROUND | {"parallel"},
-    "train": GROUND | {"parallel"},
+    "train": GROUND | {"parallel", "hosts"},
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
     "detector": CONCEPT
