@@ -132,15 +132,19 @@ def _rates(config: Settings, name: str, method: str, labels: list[np.ndarray], s
     for values, label in zip(maps(), labels, strict=True):
         minimum = minimum_sizes(name, label.size)
         components = metrics.components.add(components, values, label, found["best_f1_threshold"], minimum)
-    by_component = metrics.components.result(components)
     return {
         **{key: 100.0 * found[key] for key in ("ap", "fpr95", "auroc")},
-        "component_f1": 100.0 * by_component["f1"],
-        "siou": 100.0 * by_component["siou"],
-        "ppv": 100.0 * by_component["ppv"],
+        **_component_rates(components),
         "threshold": found["best_f1_threshold"],
         "pixels": "exact" if exact else "streamed",
     }
+
+
+def _component_rates(counts: metrics.ComponentCounts) -> dict[str, float | None]:
+    """In percent; None where no anomaly of the set is large enough to be counted."""
+    found = metrics.components.result(counts) if len(counts.siou) else {}
+    named = {"component_f1": "f1", "siou": "siou", "ppv": "ppv"}
+    return {name: 100.0 * found[key] if found else None for name, key in named.items()}
 
 
 def minimum_sizes(name: str, pixels: int) -> metrics.components.MinimumSizes:
