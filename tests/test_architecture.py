@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows"}
+GROUND = {"types", "checks", "rows", "labels"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
     "rows": set(),
+    "labels": {"types"},
     "bundled": GROUND,
     "gaussian": GROUND,
     "resize": GROUND,
