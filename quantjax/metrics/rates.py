@@ -167,9 +167,7 @@ def _cumulative_counts(
     return true_positives, last_of_ties + 1 - true_positives, values[last_of_ties]
 
 
-def _recall_and_precision(
-    scores_in: ArrayLike, scores_out: ArrayLike, positive: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _recall_and_precision(scores_in: ArrayLike, scores_out: ArrayLike, positive: str) -> tuple[np.ndarray, np.ndarray]:
     """(0, 1) first, then one point per distinct score, strictest decision first."""
     true_positives, false_positives, _ = _cumulative_counts(scores_in, scores_out, positive)
     precision = true_positives / (true_positives + false_positives)

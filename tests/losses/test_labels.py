@@ -36,7 +36,10 @@ def test_losses_of_pixels(wrong):
     for loss in (losses.pixel_cross_entropy(LOGITS, labels), losses.likelihood_ratio_loss(LOGITS[..., 0], labels)):
         assert np.isnan(np.asarray(loss)[0, 0, 0])
         assert np.isnan(np.asarray(loss)).sum() == 1
-    for loss in (losses.rba_loss(LOGITS, labels), losses.pebal_loss(jnp.pad(LOGITS, ((0, 0),) * 3 + ((0, 1),)), labels)):
+    for loss in (
+        losses.rba_loss(LOGITS, labels),
+        losses.pebal_loss(jnp.pad(LOGITS, ((0, 0),) * 3 + ((0, 1),)), labels),
+    ):
         assert np.isnan(np.asarray(loss)).all()
 
 

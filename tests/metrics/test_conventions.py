@@ -34,7 +34,9 @@ def test_both_are_scikit_learns(rng, sides, positive):
     """auc(recall, precision) and roc_curve with its defaults are what OpenOOD calls."""
     reference = pytest.importorskip("sklearn.metrics")
     for steps in (1, 4, 1000):
-        inliers, outliers = (np.round(rng.normal(m, 1.0, n) * steps) / steps for m, n in zip((0, 1), sides, strict=True))
+        inliers, outliers = (
+            np.round(rng.normal(m, 1.0, n) * steps) / steps for m, n in zip((0, 1), sides, strict=True)
+        )
         truth, values = np.repeat([0, 1], sides), np.concatenate([inliers, outliers])
         truth, values = (1 - truth, -values) if positive == "inlier" else (truth, values)
         precision, recall, _ = reference.precision_recall_curve(truth, values)

@@ -183,7 +183,11 @@ def test_a_row_that_is_not_finite_or_overflows_scores_nan(name, bad):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int8", "uint8", "int64"])
 def test_any_real_dtype_scores_as_float32_does(name, dtype):
     """NumPy arrays as they come, and JAX arrays where JAX has the type."""
-    rows = np.rint(2 * BANK[:6]).astype(jnp.dtype(dtype)) if dtype != "uint8" else np.rint(2 * np.abs(BANK[:6])).astype(dtype)
+    rows = (
+        np.rint(2 * BANK[:6]).astype(jnp.dtype(dtype))
+        if dtype != "uint8"
+        else np.rint(2 * np.abs(BANK[:6])).astype(dtype)
+    )
     want = judges()[name](jnp.asarray(rows.astype(np.float32)))
     for given in (rows, jnp.asarray(rows)):
         got = judges()[name](given)
