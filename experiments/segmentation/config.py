@@ -31,9 +31,7 @@ BackboneName = Literal[
 ]
 Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rba", "msp_probability"]
 METHODS: tuple[Method, ...] = Method.__args__  # type: ignore[attr-defined]
-COMPARED = tuple(
-    method for method in METHODS if method != "msp_probability"
-)  # it ranks as msp does, until it saturates
+COMPARED = tuple(method for method in METHODS if method != "msp_probability")  # it ranks as msp until it saturates
 Pair = tuple[int, int]
 SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")  # trained in stage 1, there are no published weights
 MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted

@@ -2,10 +2,11 @@
 
     y = LayerNorm(x) = scale h + bias,   e = y / ||y||,   l_g = log N(e; mean_g, diag(variance_g))
 
-Vectors of length one are too near the origin for the square multiplied out, sum_d (e - m)^2 / v = e^2 (1/v)^T
-- 2 e (m/v)^T + sum_d m^2 / v, to lose digits unless a variance is tiny, and two matrix products take a tenth of the time
-of squared differences; under SMALL_VARIANCE the differences are squared. Differentiated as it stands, this keeps six arrays of the features' size at once (360 MB for one crop of 43,808 rows of
-256). The backward pass below needs the features alone and works on a block of rows at a time.
+Vectors of length one are too near the origin for the square multiplied out, sum_d (e - m)^2 / v = e^2 (1/v)^T - 2 e
+(m/v)^T + sum_d m^2 / v, to lose digits unless a variance is tiny, and two matrix products take a tenth of the time of
+squared differences; under SMALL_VARIANCE the differences are squared. Differentiated as it stands, this keeps six
+arrays of the features' size at once (360 MB for one crop of 43,808 rows of 256). The backward pass below needs the
+features alone and works on a block of rows at a time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ For each class k alone, over its N_k pixels n and M components c, with s_k = max
 
 All classes go at once: sums over a class are segment sums of [N, M], never an array of [N, K, M]. Constant factors of a
 class (1 / M, 1 / N_k) cancel in the next division and are left out. |log p| / (s eps) reaches 1 / eps: Q itself
-underflows float32 below eps = 0.012, or where one pixel lies far from all others, so log Q takes its place. Cuturi (NeurIPS 2013); for mixtures of pixels GMMSeg (Liang et al., NeurIPS 2022), section 3.2.
+underflows float32 below eps = 0.012, or where one pixel lies far from all others, so log Q takes its place. Cuturi
+(NeurIPS 2013); for mixtures of pixels GMMSeg (Liang et al., NeurIPS 2022), section 3.2.
 """
 
 from __future__ import annotations

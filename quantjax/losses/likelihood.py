@@ -72,7 +72,8 @@ def min_nll(log_likelihoods: Array, mask: Array | None = None) -> Array:
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Return -log softmax(logits)[label] per row in nats; logits [B, K], labels [B] integers -> [B] float32.
 
-    NaN, without a gradient, where a label is none of 0..K-1; a padded row may hold any. Raises ValueError on shapes that disagree.
+    NaN, without a gradient, where a label is none of 0..K-1; a padded row may hold any. Raises ValueError on shapes
+    that disagree.
     """
     check_shape("logits", logits, "[B, K]")
     check_shape("labels", labels, f"[{logits.shape[0]}]")

@@ -88,7 +88,8 @@ def fit_background(features: ArrayLike, *, regularisation: float = 1e-6) -> Tied
 def mahalanobis(gaussian: TiedGaussian, features: Array) -> Array:
     """Return half the squared Mahalanobis distance to the nearest class mean; features [B, D] -> [B], >= 0.
 
-    NaN, as in all scores here, for a row that is not finite or whose squares are not. It is min_k (1/2)(f - mu_k)^T S^-1 (f - mu_k). Raises ValueError when features are not [B, D] of the fit's D.
+    NaN, as in all scores here, for a row that is not finite or whose squares are not. It is min_k (1/2)(f - mu_k)^T
+    S^-1 (f - mu_k). Raises ValueError when features are not [B, D] of the fit's D.
     Source: Lee et al. (NeurIPS 2018), section 2.2, halved.
     """
     return nan_unless_sound(jnp.min(_half_distances(gaussian, features), axis=1), features)

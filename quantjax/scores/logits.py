@@ -1,7 +1,7 @@
 """Scores that need the classifier's logits only; each [..., K] -> [...] float32, higher = more outlying.
 
-Leading axes are free: one row per image [B, K], or one per pixel [B, H, W, K] or [H, W, K]. Rows that are not finite, or
-hold 1e19 and more, score NaN.
+Leading axes are free: one row per image [B, K], or one per pixel [B, H, W, K] or [H, W, K]. Rows that are not finite,
+or hold 1e19 and more, score NaN.
 """
 
 from __future__ import annotations

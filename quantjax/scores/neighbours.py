@@ -40,8 +40,9 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, block: int = 40
 
     It is ||u - v||^2 / 2 of the directions u and v, which keeps its digits where 1 - cosine has none; against a row of
     zeros it is 1. One matrix product chooses candidates, 22 more than k: only where more rows than that lie within its
-    rounding of the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. The bank is read `block` rows at a time, so memory
-    grows with B * block, not with B * N. NaN for features that are not finite or whose squares are not.
+    rounding of the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. The bank is read `block`
+    rows at a time, so memory grows with B * block, not with B * N. NaN for features that are not finite or whose
+    squares are not.
     Raises ValueError when features are not [B, D] of the bank's D, or k or block is out of range.
     Source: Sun et al. (ICML 2022), whose Euclidean distance on the unit sphere orders rows the same way.
     """

@@ -4,10 +4,9 @@ With F_k the segmentor's logits and u_0, u_1 the module's values for inlier and 
 
     LLR = log p_out - log p_in = u_1 - u_0 - max_k F_k      (Nayal, Shoeb and Güney 2024, arXiv 2409.06424, eq. 11).
 
-Logits of overlapping windows are averaged before the maximum: the mean of the windows' ratios is another number.
-Where F (or u) are raw log-densities, hundreds of nats would drown the rest, so they are standardised first by
-their mean and standard deviation over labelled training pixels. Pixels that are not finite, or hold 1e19 and more, score
-NaN.
+Logits of overlapping windows are averaged before the maximum: the mean of the windows' ratios is another number. Where
+F (or u) are raw log-densities, hundreds of nats would drown the rest, so they are standardised first by their mean and
+standard deviation over labelled training pixels. Pixels that are not finite, or hold 1e19 and more, score NaN.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def scores_of(fitted, rows):
 
 @pytest.mark.parametrize("units", [[1.0, 1e6, 1e-6, 1e-12], [1e12, 1e12, 1e12, 1e12]])
 def test_actnorm_does_not_know_the_units_of_a_feature(rng, units):
-    x = ((rng.normal(size=(50, 4)) + [3.0, 100.0, 0.0, -3.0]) * units).astype(np.float32)
+    x = ((rng.normal(size=(50, 4)) + np.array([3.0, 100.0, 0.0, -3.0])) * units).astype(np.float32)
     flow = actnorm()
     params = flow.init(jax.random.key(0), jnp.asarray(x))
     z, log_det = flow.forward(params, jnp.asarray(x))
@@ -83,7 +83,7 @@ def test_a_flow_takes_rows_of_every_real_dtype(rng, mixing):
     whole = np.rint(10 * rng.normal(size=(32, 4)))
     plain = jnp.asarray(whole, jnp.float32)
     want = flow.init(jax.random.key(0), plain)
-    z, log_det = flow.forward(want, plain)
+    z, _ = flow.forward(want, plain)
     for dtype in ("float16", "bfloat16", "float64", "int64", "uint8"):
         given = np.abs(whole).astype(dtype) if dtype == "uint8" else whole.astype(jnp.dtype(dtype))
         params = flow.init(jax.random.key(0), given)
