@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.segmentation.config import DEMONSTRATION
-from experiments.segmentation.sets import PASTE_SEED
+from experiments.scenes.config import DEMONSTRATION
+from experiments.scenes.sets import PASTE_SEED
 from quantjax import detector
 from quantjax.bundled import images as bundled
 from quantjax.data.mix import PastedScenes
@@ -88,7 +88,7 @@ def judged_images(known: detector.Detector) -> list[Judged]:
     ]  # fmt: skip
 
 
-def judged_scenes(known: detector.SegmentationDetector) -> list[Scene]:
+def judged_scenes(known: detector.SceneDetector) -> list[Scene]:
     """The first scenes of the evaluation set streets_mix, judged."""
     unseen = open_objects("bundled", None, "test")
     share = DEMONSTRATION["object_share"]

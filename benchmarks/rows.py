@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from quantjax import markdown
+
 BEGIN, FINISHED = "begin", "finished"  # lines that frame one attempt at a question
 ABOUT = ("device", "platform", "versions", "smoke")
 Row = dict[str, Any]
@@ -88,18 +90,16 @@ def table(rows: list[Row]) -> str:
     """A Markdown table of one line a row; what has no column of its own stands in the last one."""
     about = {str(row[key]) for row in rows for key in ("device",) if key in row}
     head = ["question", *COLUMNS, "more"]
-    lines = [f"Measured on {', '.join(sorted(about)) or 'nothing'}.", "", "| " + " | ".join(head) + " |"]
-    lines.append("|" + " --- |" * len(head))
-    return "\n".join([*lines, *(_line(row) for row in rows)]) + "\n"
+    return f"Measured on {', '.join(sorted(about)) or 'nothing'}.\n\n{markdown.table(head, map(_cells, rows))}\n"
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[str]:
     rest = {key: value for key, value in row.items() if key not in (*ABOUT, *COLUMNS, "question")}
     rate = next((key for key in rest if key.endswith("_per_second") and "seconds" in row), None)
     shown = row | ({"rate": f"{_text(rest.pop(rate))} {rate.replace('_per_second', '/s')}"} if rate else {})
     cells = [row["question"], *(_text(shown.get(column, "")) for column in COLUMNS)]
     more = ", ".join(f"{key} {_text(value)}" for key, value in rest.items())
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, more]) + " |"
+    return [*cells, more]
 
 
 def _text(value: Any) -> str:

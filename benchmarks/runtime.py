@@ -26,12 +26,12 @@ import jax
 import numpy as np
 
 from benchmarks.peers.subset import Subset
-from experiments import features
-from experiments.methods import score_sets
-from experiments.outcome import versions
-from quantjax import methods
+from experiments.images import features
+from experiments.images.scoring import score_sets
+from experiments.results import versions
+from quantjax import data, methods
 from quantjax.convert.classifiers import load_classifier
-from quantjax.data import batches, images
+from quantjax.data import images
 from quantjax.data.readers import ArraySource
 from quantjax.data.sources import open_source
 from quantjax.extractors import BACKBONES
@@ -64,7 +64,7 @@ def ours(args: argparse.Namespace, sources: dict[str, Any], train: tuple[np.ndar
     loaded, load_seconds = {}, {}
     for name, source in sources.items():
         start = time.perf_counter()
-        loaded[name], _ = batches.load(source)
+        loaded[name], _ = data.load(source)
         load_seconds[name] = time.perf_counter() - start
     extractor = features.build(backbone.build(10), variables, backbone.preprocessing, 32, args.batch_size, "float32")
     with tempfile.TemporaryDirectory() as cache:
@@ -177,10 +177,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
 
-    cap = batches.paper_cap(args.inliers)
+    cap = data.paper_cap(args.inliers)
     sources: dict[str, Any] = {"inlier": Subset(open_source("cifar10", args.data_dir, "test"), args.inliers)}
     sources |= {name: Subset(open_source(name, args.data_dir), cap) for name in args.outliers}
-    train = tuple(part[: args.train] for part in batches.load(open_source("cifar10", args.data_dir, "train")))
+    train = tuple(part[: args.train] for part in data.load(open_source("cifar10", args.data_dir, "train")))
     peer = Peer(args)
     rounds: dict[str, list[Any]] = {"ours": [], "torch": []}
     for _ in range(args.repeats):

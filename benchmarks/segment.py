@@ -41,7 +41,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
 from benchmarks.machine import machine  # noqa: E402, the line above makes it findable
-from benchmarks.segmentation.sizes import SIZES  # noqa: E402
+from benchmarks.scenes.sizes import SIZES  # noqa: E402
 
 QUESTIONS = ("windows", "density", "metrics")
 
@@ -78,7 +78,7 @@ def main() -> None:
         pass
     rows = []
     for question in options.questions:
-        for row in importlib.import_module(f"benchmarks.segmentation.{question}").measure(options):
+        for row in importlib.import_module(f"benchmarks.scenes.{question}").measure(options):
             rows.append(row)
             print(json.dumps(row), flush=True)
     if options.output:

@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks import machine, sets
 from benchmarks.questions import networks, scored
 from benchmarks.questions.sizes import Sizes
+from quantjax import markdown
 
 SEED, FLOWS = 0, {"quantile": "quantod", "mean": "mean flow"}  # loss -> name among the scores
 SCORE_ROWS = 2048
@@ -268,11 +269,11 @@ def write_table(out: Path, table: dict[str, Any], accuracy: float) -> None:
     about = {**machine.device(), "versions": machine.versions(), "accuracy": accuracy, "scores": table}
     (out / "scores.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     names = list(next(iter(table.values())))
-    lines = [f"Accuracy {accuracy:.2f} %. FPR95 / AUROC in percent, inlier positive.", ""]
-    lines += ["| method | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 1)]
-    for method, row in table.items():
-        cells = [f"{row[name]['fpr95']:.2f} / {row[name]['auroc']:.2f}" for name in names]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
+    lines = [
+        [method, *(f"{row[name]['fpr95']:.2f} / {row[name]['auroc']:.2f}" for name in names)]
+        for method, row in table.items()
+    ]
+    note = f"Accuracy {accuracy:.2f} %. FPR95 / AUROC in percent, inlier positive."
+    text = f"{note}\n\n{markdown.table(['method', *names], lines)}\n"
     (out / "scores.md").write_text(text, encoding="utf-8")
     print(text, flush=True)

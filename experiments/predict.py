@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parse(argv)
     try:
-        predictor, facts = open_detector(options.run)
+        predictor, detector = open_detector(options.run)
         paths = list_images(options.paths, options.output)
-        judged, line = judge(predictor, facts, paths, options.output)
+        judged, line = judge(predictor, detector, paths, options.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,27 +54,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def judge(predictor: Any, facts: Any, paths: Sequence[Path], output: Path | None) -> tuple[Iterator[Any], Any]:
+def judge(predictor: Any, detector: Any, paths: Sequence[Path], output: Path | None) -> tuple[Iterator[Any], Any]:
     """(one row per image, or a sentence where it could not be read; what makes a line of a row)."""
     from quantjax.detector import Detector
 
-    if not isinstance(facts, Detector):
-        from experiments.segmentation import marks
+    if not isinstance(detector, Detector):
+        from experiments.scenes import marks
 
         files = None if output is None else marks.plan(paths, output)
-        return marks.mark(predictor, facts, paths, files), marks.to_line
+        return marks.mark(predictor, detector, paths, files), marks.to_line
     if output is not None:
         raise ValueError("--output is for detectors of unknown objects in scenes; this one judges whole images")
-    return classify(predictor, facts, paths), to_line
+    return classify(predictor, detector, paths), to_line
 
 
-def classify(predictor: Any, facts: Any, paths: Sequence[Path]) -> Iterator[dict[str, Any] | str]:
+def classify(predictor: Any, detector: Any, paths: Sequence[Path]) -> Iterator[dict[str, Any] | str]:
     """Rows of a detector of images; of a chunk first what could not be read."""
     for start in range(0, len(paths), CHUNK):
-        images, read, errors = read_images(paths[start : start + CHUNK], facts.image_size)
+        images, read, errors = read_images(paths[start : start + CHUNK], detector.image_size)
         yield from errors
         if read:
-            yield from rows(read, predictor.predict(images), facts)
+            yield from rows(read, predictor.predict(images), detector)
 
 
 def open_detector(run: Path) -> tuple[Any, Any]:

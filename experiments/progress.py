@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+OpenProgress = Callable[[str], Any]  # title -> context whose object is called with (done, total): Progress, say
 INTERVAL = 10.0  # seconds between lines in a log
 
 

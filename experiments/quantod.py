@@ -12,13 +12,13 @@ The paper reports an accuracy of 94.68 % and, in Table 1, 17.17 / 96.19 FPR95 / 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-from experiments.config import HELD_OUT, INLIER, QuantOD, Settings, describe, identity, parse, resolve, run_name
+from experiments.errors import report_errors
+from experiments.images.config import HELD_OUT, INLIER, QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.settings import describe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,60 +27,29 @@ def main(argv: list[str] | None = None) -> int:
     return report_errors(lambda: run(config), "--batch-size or --score-batch-size", debug=config.debug)
 
 
-def report_errors(run: Callable[[], int], sizes: str, *, debug: bool = False) -> int:
-    """run() with what went wrong as one line and an exit status; `sizes` are the flags to lower when memory is full.
-
-    With debug the error comes through with its traceback.
-    """
-    from experiments.run_folder import release
-
-    try:
-        return _in_one_line(run, sizes) if not debug else run()
-    finally:
-        release()
-
-
-def _in_one_line(run: Callable[[], int], sizes: str) -> int:
-    try:
-        return run()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (MemoryError, RuntimeError) as error:  # what JAX raises when a device is missing or its memory is full
-        remedy = f"lower {sizes} if memory ran out, check JAX_PLATFORMS if a device is missing"
-        print(f"error: {str(error).splitlines()[0] if str(error) else type(error).__name__}; {remedy}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume continues", file=sys.stderr)
-        return 130
-
-
 def run(flags: QuantOD) -> int:
     """Everything the run does, top to bottom."""
     start = time.perf_counter()
     import jax
 
-    from experiments import classifier, density, features, outcome, run_folder
-    from experiments.methods import score_sets
+    from experiments import run_folder
+    from experiments.images import classifier, features, flow, outcome
+    from experiments.images.scoring import score_sets
+    from experiments.images.sets import check_every_class, held_out, load_sets
     from experiments.progress import Progress
-    from experiments.sets import check_every_class, held_out, load_sets
-    from quantjax import methods, metrics, parallel
-    from quantjax.data.batches import fingerprint
+    from experiments.results import of_run, show
+    from experiments.start import cache_of, open_devices, open_run
+    from quantjax import methods, metrics
+    from quantjax.data.arrays import fingerprint
 
     # ---- settings and folder
-    if "device_count" not in os.environ.get("XLA_FLAGS", ""):
-        parallel.cores_as_devices()
     jax.config.update("jax_default_prng_impl", flags.random_bits)
-    config = resolve(flags, accelerator=jax.default_backend() != "cpu")
-    if config.precision != "tensorfloat32":
-        jax.config.update("jax_default_matmul_precision", "highest")
+    config = resolve(flags, accelerator=open_devices())
     run_identity = identity(config)
-    folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
+    folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
     if folder is None:
         return 0
-    cache = folder.parent / "cache"
-    parallel.enable_compilation_cache(cache / "compiled")
-    print(f"run {folder}\n{note(config)}", flush=True)
+    cache = cache_of(folder)
 
     # ---- data
     sets = load_sets(config, Progress)
@@ -126,7 +95,7 @@ def run(flags: QuantOD) -> int:
             views = features.extract_views(extractor, sets.train_images, seen, cache, Progress)
         views = [view[fit_rows] for view in views]
         evaluation = {name: outputs[name].features for name in (INLIER, *sets.outliers)}
-        trained_flow = density.fit(config, views, evaluation, folder, Progress)
+        trained_flow = flow.fit(config, views, evaluation, folder, Progress)
 
     # ---- scores
     rows = methods.TrainingRows(
@@ -159,18 +128,11 @@ def run(flags: QuantOD) -> int:
         "calibration": outcome.in_percent(calibrations[main_method]),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
-        "inlier": config.inlier,
-        "config": run_identity | {"weights": config.weights.name if config.weights else None},
-        "versions": outcome.versions(),
-        "device": parallel.device_summary(),
-        "seed": config.seed,
-        "seconds": time.perf_counter() - start,
         "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},
-        "note": note(config),
+        **of_run(config, outcome.public(run_identity, config), note(config), start),
     }
     outcome.write(folder, results, scored, calibrations, trained_flow.curve if trained_flow else None)
-    print((folder / "results.md").read_text(encoding="utf-8"))
-    print(f"{time.perf_counter() - start:.0f} s; results.json, results.md, report.html and detector/ in {folder}")
+    show(folder, start)
     return 0
 
 

@@ -15,13 +15,13 @@ The paper reports AP / FPR95 of 92.86 / 8.95 on RoadAnomaly and 79.02 / 1.62 on 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from functools import partial
 
-from experiments.quantod import report_errors
-from experiments.segmentation.config import UEM, describe, identity, parse, resolve, run_name
+from experiments.errors import report_errors
+from experiments.scenes.config import UEM, identity, parse, resolve, run_name
+from experiments.settings import describe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,22 +37,18 @@ def run(flags: UEM) -> int:
 
     from experiments import run_folder
     from experiments.progress import Progress
-    from experiments.segmentation import baselines, evaluation, networks, outcome, stages, storage
-    from experiments.segmentation.sets import fingerprint, open_sets
+    from experiments.results import of_run, show
+    from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
+    from experiments.scenes.sets import fingerprint, open_sets
+    from experiments.start import open_devices, open_run
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
-    if "device_count" not in os.environ.get("XLA_FLAGS", ""):
-        parallel.cores_as_devices()
-    config = resolve(flags, accelerator=jax.default_backend() != "cpu")
-    if config.precision != "tensorfloat32":
-        jax.config.update("jax_default_matmul_precision", "highest")
+    config = resolve(flags, accelerator=open_devices())
     run_identity = identity(config)
-    folder = run_folder.open_run(config, run_name(config, run_identity), run_identity)
+    folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
     if folder is None:
         return 0
-    parallel.enable_compilation_cache(folder.parent / "cache" / "compiled")
-    print(f"run {folder}\n{outcome.note(config)}", flush=True)
 
     # ---- data and given weights, before anything is written
     sets = open_sets(config)
@@ -135,18 +131,11 @@ def run(flags: UEM) -> int:
         "miou_after": how,
         "calibration": threshold,
         "parameters": outcome.parameters(segmentor, trained.variables),
-        "inlier": config.inlier,
-        "config": outcome.public(run_identity, config),
-        "versions": outcome.versions(),
-        "device": parallel.device_summary(),
-        "seed": config.seed,
-        "seconds": time.perf_counter() - start,
         "stages": outcome.stages(first, trained.stage),
-        "note": outcome.note(config),
+        **of_run(config, outcome.public(run_identity, config), outcome.note(config), start),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)
-    print((folder / "results.md").read_text(encoding="utf-8"))
-    print(f"{time.perf_counter() - start:.0f} s; results.json, results.md and report.html in {folder}")
+    show(folder, start)
     return 0
 
 

@@ -3,6 +3,8 @@
 The map of the house:
 
 - `types`, `checks`, `rows`  named tuples, shape letters, argument checks; rows of scenes and objects
+- `atomic`, `trees`        files and folders that are replaced whole; the names of arrays in files
+- `markdown`, `documented` tables; help() of named tuples
 - `gaussian`, `resize`     log-densities; maps of another size, by PyTorch's rules
 - `dropout`                random bytes that say which entries stay
 - `losses`, `scores`       training objectives; higher = more outlying

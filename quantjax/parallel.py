@@ -91,9 +91,15 @@ def data_parallel(
     return run
 
 
-def on_its_device(fn: Callable[..., PyTree], *, donate_argnums: Sequence[int] = ()) -> Callable[..., PyTree]:
-    """Compile fn(*args) for whichever one device its arguments lie on; see data_parallel for donate_argnums."""
-    return jax.jit(fn, donate_argnums=tuple(donate_argnums))
+def on_its_device(
+    fn: Callable[..., PyTree], *, donate_argnums: Sequence[int] = (), static_argnums: Sequence[int] = ()
+) -> Callable[..., PyTree]:
+    """Compile fn(*args) for whichever one device its arguments lie on.
+
+    The buffers of donate_argnums are given up to the results; for static_argnums, which are hashable, fn is compiled
+    value by value. A result that depends on no argument's values lands on the first device.
+    """
+    return jax.jit(fn, donate_argnums=tuple(donate_argnums), static_argnums=tuple(static_argnums))
 
 
 def _on_one(fn: Callable[..., PyTree], device: Any, donate_argnums: tuple[int, ...]) -> Callable[..., PyTree]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import export
 
+from quantjax.documented import show_fields
+
 Array = jax.Array
 PyTree = Any
 
@@ -23,9 +25,12 @@ ANY = -1  # a length that a template of shapes leaves open
 class ClassifierOutput(NamedTuple):
     """What every classifier backbone returns."""
 
-    logits: Array  # [B, K] float32
-    features: Array  # [B, D] float32, the input of the last linear layer
-    intermediates: Mapping[str, Array]  # named maps [B, h, w, C], coarse to fine as the backbone defines them
+    logits: Array
+    """[B, K] float32"""
+    features: Array
+    """[B, D] float32, the input of the last linear layer"""
+    intermediates: Mapping[str, Array]
+    """Named maps [B, h, w, C], coarse to fine as the backbone defines them"""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("map",), meta_fields=("name",))
@@ -70,12 +75,20 @@ class Preprocessing(NamedTuple):
     """Per-channel standardisation of images in [0, 1]; it belongs to the weights."""
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """[3], of red, green, blue."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """[3], positive."""
 
 
 class Batch(NamedTuple):
     """Rows of a data set as a training step receives them."""
 
-    inputs: Array  # [B, ...]
-    labels: Array | None  # [B] int32, None where a method needs no labels
-    mask: Array  # [B] bool, False for padded rows
+    inputs: Array
+    """[B, ...]"""
+    labels: Array | None
+    """[B] int32, None where a method needs no labels"""
+    mask: Array
+    """[B] bool, False for padded rows"""
+
+
+show_fields(__name__)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from quantjax.documented import is_named_tuple
+
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows", "labels"}
+GROUND = {"types", "checks", "rows", "labels", "atomic", "documented", "markdown", "trees"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
-    "types": set(),
+    "types": {"documented"},
+    "documented": set(),
     "checks": set(),
+    "atomic": set(),
+    "markdown": set(),
+    "trees": {"types"},
     "rows": set(),
     "labels": {"types"},
     "bundled": GROUND,
@@ -31,7 +38,7 @@ ALLOWED = {
     "data": GROUND | {"bundled"},
     "convert": GROUND | {"extractors", "flows", "heads"},
     "segmentation": CONCEPT
-    | {"extractors", "heads", "scores", "losses", "train", "inference", "parallel", "data.jitter"},
+    | {"extractors", "heads", "scores", "losses", "train", "inference", "parallel", "metrics", "data.jitter"},
     "classification": CONCEPT | {"extractors", "losses", "data", "train", "parallel"},
     "parallel": GROUND,
     "inference": GROUND | {"parallel"},
@@ -39,7 +46,7 @@ ALLOWED = {
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
     "detector": CONCEPT
-    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "scores", "segmentation"},
+    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "scores", "segmentation", "data.arrays"},
 }
 # a room's rule is too narrow for one of its files: fitting a flow trains it
 ALSO = {"flows/fit.py": {"train", "losses", "parallel"}}
@@ -98,10 +105,11 @@ def test_only_parallel_compiles_and_nothing_reads_the_environment(path):
     assert not calls & {"sys.argv", "os.environ"}
 
 
-@pytest.mark.parametrize("package", ["quantjax", "quantjax.data", "quantjax.report", "experiments.config"])
-def test_importing_starts_no_backend_and_no_heavy_package(package):
+def test_importing_starts_no_backend_and_no_heavy_package():
     code = (
-        f"import sys, {package}\n"
+        "import sys, quantjax, quantjax.data, quantjax.convert, experiments.images.config, experiments.scenes.config\n"
+        "assert 'jax' not in sys.modules\n"
+        "import quantjax.report\n"
         "heavy = {'torch', 'tensorflow', 'sklearn', 'scipy', 'matplotlib', 'distrax'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "if 'jax' in sys.modules:\n"
@@ -109,3 +117,40 @@ def test_importing_starts_no_backend_and_no_heavy_package(package):
         "    assert not xla_bridge._backends, 'a JAX backend was started'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("package", ["quantjax.convert", "quantjax.data"])
+def test_public_names_of_a_package_are_there(package):
+    module = importlib.import_module(package)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError):
+        module.no_such_name  # noqa: B018
+
+
+PROGRAMS = {"quantod": "images", "uem": "scenes", "predict": "both", "tables": "both"}
+
+
+def side(path: Path) -> str:
+    """The command whose part a file of experiments/ is: "images", "scenes", or "both" where it serves both."""
+    parts = path.relative_to(ROOT / "experiments").with_suffix("").parts
+    return parts[0] if parts[0] in ("images", "scenes") else PROGRAMS.get(parts[0], "shared")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda p: p.stem)
+def test_the_commands_share_what_stands_beside_them_and_nothing_of_each_other(path):
+    seen = {".".join(name.split(".")[1:2]) for name in imports(path) if name.split(".")[0] == "experiments"}
+    if path.parent.name != "experiments":  # a part of a command, which starts none
+        assert not seen & set(PROGRAMS)
+    own = {"images": {"images"}, "scenes": {"scenes"}, "both": {"images", "scenes"}, "shared": set()}[side(path)]
+    assert seen & {"images", "scenes"} <= own
+    assert not seen & set(PROGRAMS) - {path.stem}
+
+
+@pytest.mark.parametrize("name", [*sorted(p.parent.name for p in (ROOT / "quantjax").glob("*/__init__.py")), "types"])
+def test_help_shows_what_the_fields_of_public_tuples_are(name):
+    module = importlib.import_module(f"quantjax.{name}")
+    exported = [getattr(module, one) for one in getattr(module, "__all__", vars(module))]
+    for one in filter(is_named_tuple, exported):
+        for field in one._fields:
+            assert not getattr(one, field).__doc__.startswith("Alias for field"), f"{one.__name__}.{field}"

@@ -12,7 +12,7 @@ from safetensors.numpy import save as to_bytes
 
 from quantjax import detector, resize, scores, segmentation
 from quantjax.detector import artefact, scene_export
-from quantjax.detector.segmentation import make_predictor, networks, template
+from quantjax.detector.scenes import make_predictor, networks, template
 from quantjax.extractors import FEATURE_BACKBONES, standardise
 from quantjax.heads.gmm import GmmSettings
 from quantjax.scores import Standardisation
@@ -26,7 +26,7 @@ CALIBRATION = {"source": "inlier scenes", "n": 40, "promised_tpr": 99.0, "achiev
 
 def make(inlier_head=MIXTURE, unknown_head=None, **changes):
     """A detector with random weights; heads as given, the memory of mixtures let go."""
-    fitted = detector.SegmentationDetector(
+    fitted = detector.SceneDetector(
         backbone=BACKBONE,
         overrides={},
         channels=CHANNELS,
@@ -98,7 +98,7 @@ def test_decisions_survive_the_disk_and_are_those_of_the_library(tmp_path, scene
     fitted = make(*heads, **options)
     detector.save(fitted, tmp_path / "d")
     loaded = detector.load(tmp_path / "d")
-    assert isinstance(loaded, detector.SegmentationDetector)
+    assert isinstance(loaded, detector.SceneDetector)
     plain = ("variables", "logits_scale", "unknown_scale")
     assert [v for k, v in loaded._asdict().items() if k not in plain] == [
         v for k, v in fitted._asdict().items() if k not in plain
@@ -249,7 +249,7 @@ def test_a_detector_that_does_not_hold_together_is_refused(tmp_path, fitted, cha
 
 
 def test_what_is_no_detector_is_named(tmp_path):
-    with pytest.raises(TypeError, match="SegmentationDetector; got dict"):
+    with pytest.raises(TypeError, match="SceneDetector; got dict"):
         detector.save({}, tmp_path / "d")
 
 

@@ -67,8 +67,8 @@ def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argument
 
 def settings_of(module: str):
     """The parser of a program whose flags are the fields of a dataclass, else None."""
-    from experiments import config
-    from experiments.segmentation import config as scenes
+    from experiments.images import config
+    from experiments.scenes import config as scenes
 
     return {"experiments.quantod": config.parse, "experiments.uem": scenes.parse}.get(module)
 
@@ -90,8 +90,8 @@ def test_commands_parse(command, monkeypatch):
 
 
 def test_flags_named_in_sentences_exist(monkeypatch):
-    from experiments.config import QuantOD
-    from experiments.segmentation.config import UEM
+    from experiments.images.config import QuantOD
+    from experiments.scenes.config import UEM
 
     flags = {"--" + name.replace("_", "-") for fields in (QuantOD, UEM) for name in fields.__dataclass_fields__}
     for module in {module_of(command)[0] for command in ours()} - {"quantjax.methods"}:

@@ -32,8 +32,8 @@ def test_counted_arithmetic():
 @pytest.mark.parametrize("head", ["linear", "mixture"])
 def test_logits_are_those_of_torch(monkeypatch, head):
     pytest.importorskip("transformers")
-    from benchmarks.segmentation import windows
-    from benchmarks.segmentation.sizes import Size
+    from benchmarks.scenes import windows
+    from benchmarks.scenes.sizes import Size
 
     size = Size("tiny", (42, 84), 4, 2, 8, 8, 0, 0)
     known = FEATURE_BACKBONES["dinov2_vits14_reg"]

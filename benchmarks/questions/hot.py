@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from benchmarks.questions import banks, flow, networks, scored, stage1
 from benchmarks.questions.sizes import Sizes
-from benchmarks.segmentation import networks as scenes
+from benchmarks.scenes import networks as scenes
 from quantjax import scores
 from quantjax.flows import log_likelihood
 from quantjax.heads import gmm

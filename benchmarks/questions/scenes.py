@@ -27,8 +27,8 @@ from benchmarks.programs import (
 from benchmarks.questions import hot
 from benchmarks.questions.context import Context
 from benchmarks.questions.sizes import Sizes
-from benchmarks.segmentation import networks
-from benchmarks.segmentation.windows import deviation, open_peer
+from benchmarks.scenes import networks
+from benchmarks.scenes.windows import deviation, open_peer
 from quantjax import segmentation
 from quantjax.inference.windows import starts
 

@@ -100,7 +100,8 @@ def gaussian_noise(split: str, size: int = SIZE) -> Arrays:
 class Bundled(NamedTuple):
     """One bundled set."""
 
-    make: Callable[[str], Arrays]  # split -> images, labels
+    make: Callable[[str], Arrays]
+    """Split -> images, labels"""
     splits: tuple[str, ...] = ("test",)
 
 

@@ -21,13 +21,18 @@ Polygon = tuple[np.ndarray, np.ndarray]  # corners [N, 2] in pixels, colour [3]
 class Camera(NamedTuple):
     """Where the camera is and how the road runs: its centre line is at x = shift + yaw z + bend z^2 / 2."""
 
-    focal: float  # pixels
-    centre: float  # column of the optical axis
-    horizon: float  # row of the horizon
-    height: float  # metres above the ground
+    focal: float
+    """Pixels"""
+    centre: float
+    """Column of the optical axis"""
+    horizon: float
+    """Row of the horizon"""
+    height: float
+    """Metres above the ground"""
     shift: float
     yaw: float
-    bend: float  # per metre
+    bend: float
+    """Per metre"""
 
     def lateral(self, z: Any) -> Any:
         """The road's centre line at distance z, metres to the right of the camera."""
@@ -46,10 +51,14 @@ class Camera(NamedTuple):
 class Canvas(NamedTuple):
     """The picture so far, painted far to near; what is far fades into the haze."""
 
-    image: np.ndarray  # float32 [H, W, 3] in 0..1
-    label: np.ndarray  # uint8 [H, W]
-    haze: np.ndarray  # [3]
-    visibility: float  # metres after which a share of exp(-1) is left
+    image: np.ndarray
+    """float32 [H, W, 3] in 0..1"""
+    label: np.ndarray
+    """uint8 [H, W]"""
+    haze: np.ndarray
+    """[3]"""
+    visibility: float
+    """Metres after which a share of exp(-1) is left"""
 
     def box(self, points: np.ndarray) -> Box | None:
         """The part of the canvas that holds the points [N, 2]; None when they are out of sight."""

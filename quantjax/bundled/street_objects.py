@@ -135,7 +135,8 @@ class Recipe(NamedTuple):
     rows: int
     photographs: tuple[str, ...]
     shapes: dict[str, Shape]
-    scene_share: float  # of the objects textured like the scene
+    scene_share: float
+    """Of the objects textured like the scene"""
 
 
 RECIPES: dict[str, Recipe] = {

@@ -23,7 +23,8 @@ class Scene(NamedTuple):
     canvas: Canvas
     camera: Camera
     rng: np.random.Generator
-    sun: float  # -1 from the left, 1 from the right
+    sun: float
+    """-1 from the left, 1 from the right"""
 
 
 def building(scene: Scene, side: int, x: float, near: float, far: float) -> None:

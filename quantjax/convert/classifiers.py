@@ -19,9 +19,10 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference
-from quantjax.convert.files import flatten, read_state_dict, unflatten
+from quantjax.convert.files import read_state_dict
 from quantjax.convert.probes import is_probe, to_probe_variables
 from quantjax.extractors import BACKBONES, PROBES
+from quantjax.trees import flatten, unflatten
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 CONVOLUTIONAL = [name for name in BACKBONES if name not in PROBES]

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from quantjax.atomic import replaced_file
+from quantjax.trees import flatten, unflatten
+from quantjax.types import PyTree
+
 FORMATS = (".npz", ".safetensors", ".pt", ".pth", ".bin")
 WRAPPERS = ("state_dict", "model_state_dict", "cls_state_dict", "model")
 
@@ -38,19 +42,16 @@ def read_state_dict(path: str | Path, wrapper: str | None = None) -> dict[str, n
     return {_strip(name): _as_numpy(value) for name, value in arrays.items()}
 
 
-def write_safetensors(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a nested dict of arrays under "/"-joined names, e.g. flax variables; `metadata` are strings kept beside it.
+def write_safetensors(path: str | Path, tree: PyTree, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a tree of arrays under "/"-joined names, e.g. flax variables; `metadata` are strings kept beside it.
 
-    The file appears whole or not at all: it is written next to `path` and renamed.
+    The file is replaced whole or not at all.
     """
     from safetensors.numpy import save_file
 
     flat = {name: np.asarray(value, order="C") for name, value in flatten(tree).items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(flat, partial, dict(metadata) if metadata else None)
-    partial.replace(path)
+    with replaced_file(path) as temporary:
+        save_file(flat, temporary, dict(metadata) if metadata else None)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
@@ -70,28 +71,6 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except Exception as error:
         raise _damaged(Path(path), error) from error
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a/b": x} -> {"a": {"b": x}}."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}; raises ValueError when a name contains a slash."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if "/" in name:
-            raise ValueError(f"names of a tree must not contain '/', got {name!r}")
-        flat.update(flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {prefix + name: value})
-    return flat
 
 
 def _check_file(path: Path) -> None:

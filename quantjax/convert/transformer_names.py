@@ -21,11 +21,15 @@ CLASSIFIER_NORM = "classifier_norm"  # Swin's last norm where there is no head o
 class Family(NamedTuple):
     """One way to name the arrays of a transformer."""
 
-    mark: str  # pattern that only names of this family hold
-    prefix: str  # pattern of what may stand before the names; names without it are then of another network
+    mark: str
+    """Pattern that only names of this family hold"""
+    prefix: str
+    """Pattern of what may stand before the names; names without it are then of another network"""
     table: Mapping[str, str]
-    ignored: str  # pattern of names that the network has no use for
-    rule: PositionRule | None = "exact"  # how this source resizes position embeddings without registers
+    ignored: str
+    """Pattern of names that the network has no use for"""
+    rule: PositionRule | None = "exact"
+    """How this source resizes position embeddings without registers"""
 
 
 def _parts(theirs: Iterable[str], ours: str) -> dict[str, str]:

@@ -18,10 +18,10 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference, some
-from quantjax.convert.files import flatten, unflatten
 from quantjax.convert.hub import read_weights
 from quantjax.convert.transformer_names import CLASSIFIER_NORM, Family, find_family, our_name, own_part
 from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer
+from quantjax.trees import flatten, unflatten
 
 SWIN_TABLE = "params/stage_0_block_0/attention/positions"
 LEAVES = {"weight": "scale", "bias": "bias"}

@@ -4,7 +4,7 @@
 - `readers`  the sources themselves: CIFAR pickles, SVHN .mat, image folders, .npz, prepared TFDS sets
 - `pickles`  a restricted unpickler
 - `images`   one image file -> uint8 RGB; resize and centre crop
-- `batches`  a source -> arrays; fingerprints, splits, subsets
+- `arrays`   a source -> arrays; fingerprints, splits, subsets
 - `augment`  random flip and crop, in JAX
 
 Street scenes and what is pasted into them:
@@ -19,5 +19,44 @@ Street scenes and what is pasted into them:
 
 A source yields {"image": uint8 [H, W, 3], "label": int} per row; label -1 means "has none". A scene has
 "label": uint8 [H, W] and a "name", an object "mask": bool [h, w], "name" and "class_name". Importing this package
-loads neither JAX nor Pillow.
+loads neither JAX nor Pillow: of `augment` and `jitter` nothing is exported here.
 """
+
+from quantjax.data.arrays import fingerprint, half_split, load, paper_cap, same_source, subset
+from quantjax.data.cutouts import Objects
+from quantjax.data.images import fit, is_image_name, read_image
+from quantjax.data.loader import training_batches
+from quantjax.data.mix import PastedScenes, paste
+from quantjax.data.objects import open_objects
+from quantjax.data.pairs import Scenes
+from quantjax.data.readers import ArraySource, Source
+from quantjax.data.resident import Budget, keep_in_memory
+from quantjax.data.scenes import open_scenes
+from quantjax.data.sources import open_source
+from quantjax.rows import ObjectRow, SceneRow
+
+__all__ = [
+    "ArraySource",
+    "Budget",
+    "ObjectRow",
+    "Objects",
+    "PastedScenes",
+    "SceneRow",
+    "Scenes",
+    "Source",
+    "fingerprint",
+    "fit",
+    "half_split",
+    "is_image_name",
+    "keep_in_memory",
+    "load",
+    "open_objects",
+    "open_scenes",
+    "open_source",
+    "paper_cap",
+    "paste",
+    "read_image",
+    "same_source",
+    "subset",
+    "training_batches",
+]

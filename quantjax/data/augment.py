@@ -20,9 +20,12 @@ PADDING = 4
 class Draws(NamedTuple):
     """What was drawn for each image."""
 
-    flip: Array  # [B] bool
-    top: Array  # [B] int32 in 0..2 padding, PADDING is no shift
-    left: Array  # [B] int32 in 0..2 padding
+    flip: Array
+    """[B] bool"""
+    top: Array
+    """[B] int32 in 0..2 padding, PADDING is no shift"""
+    left: Array
+    """[B] int32 in 0..2 padding"""
 
 
 def draw(key: Array, batch: int, padding: int = PADDING) -> Draws:

@@ -28,8 +28,10 @@ class Photograph(NamedTuple):
     """One photograph and the outlines in it, as the annotations give them."""
 
     file: Path
-    size: tuple[int, int]  # H, W
-    outlines: tuple[Any, ...]  # lists of polygons, or run lengths {"counts", "size"}
+    size: tuple[int, int]
+    """H, W"""
+    outlines: tuple[Any, ...]
+    """Lists of polygons, or run lengths {"counts", "size"}"""
     class_names: tuple[str, ...]
 
 

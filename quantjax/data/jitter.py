@@ -24,10 +24,14 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 class Draws(NamedTuple):
     """What was drawn for each image; factor 1 and hue 0 change nothing."""
 
-    flip: Array  # [B] bool
-    factors: Array  # [B, 3] float32: brightness, contrast, saturation
-    hue: Array  # [B] float32, in turns of the colour circle
-    order: Array  # [B, 4] int32, a permutation of BRIGHTNESS, CONTRAST, SATURATION, HUE
+    flip: Array
+    """[B] bool"""
+    factors: Array
+    """[B, 3] float32: brightness, contrast, saturation"""
+    hue: Array
+    """[B] float32, in turns of the colour circle"""
+    order: Array
+    """[B, 4] int32, a permutation of BRIGHTNESS, CONTRAST, SATURATION, HUE"""
 
 
 def draw(

@@ -24,7 +24,8 @@ class ObjectSet(NamedTuple):
 
     folders: tuple[str, ...]
     markers: tuple[str, ...]
-    read: Callable[[Path, str, Sequence[str]], Objects]  # (folder, split, excluded class names) -> objects
+    read: Callable[[Path, str, Sequence[str]], Objects]
+    """(folder, split, excluded class names) -> objects"""
     origin: str
 
 

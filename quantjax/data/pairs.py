@@ -35,8 +35,11 @@ class Pair(NamedTuple):
     """The two files of one scene."""
 
     image: Path
+    """Of the picture."""
     label: Path
+    """Of its label, one value per pixel."""
     name: str
+    """Of the scene in tables and reports."""
 
 
 def table(values: Mapping[int, int]) -> np.ndarray:

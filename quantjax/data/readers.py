@@ -21,8 +21,10 @@ NO_LABEL = -1
 class Row(TypedDict):
     """One image with its class."""
 
-    image: np.ndarray  # [H, W, 3] uint8
-    label: int  # 0..K-1, or NO_LABEL
+    image: np.ndarray
+    """[H, W, 3] uint8"""
+    label: int
+    """0..K-1, or NO_LABEL"""
 
 
 class Source(Protocol):

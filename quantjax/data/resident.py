@@ -67,7 +67,7 @@ class Resident:
         return self._rows[i]
 
 
-def resident(source: Any, budget: Budget | float = 1000.0) -> Any:
+def keep_in_memory(source: Any, budget: Budget | float = 1000.0) -> Any:
     """The same source, its decoded rows kept in memory within `budget`, which sources may share.
 
     A number is a budget in megabytes (10^6 bytes) of its own. CamVid's 367 training scenes at 320 x 240 need 113 MB.

@@ -20,11 +20,15 @@ __all__ = ["EVALUATION_SETS", "INLIER_SETS", "SCENE_SETS", "Pair", "ScenePairs",
 class SceneSet(NamedTuple):
     """Where a published set is looked for, how it is read, and where it comes from."""
 
-    folders: tuple[str, ...]  # under data_dir, first match wins
-    markers: tuple[str, ...]  # globs, one of which must match inside the folder
-    read: Callable[[Path, str, int | None], Scenes]  # (folder, split, height) -> scenes
+    folders: tuple[str, ...]
+    """Under data_dir, first match wins"""
+    markers: tuple[str, ...]
+    """Globs, one of which must match inside the folder"""
+    read: Callable[[Path, str, int | None], Scenes]
+    """(folder, split, height) -> scenes"""
     origin: str
-    splits: tuple[str, ...] = ("test",)  # the last one is the one to evaluate on
+    splits: tuple[str, ...] = ("test",)
+    """The last one is the one to evaluate on"""
 
 
 _SMIYC = "https://segmentmeifyoucan.com/datasets"

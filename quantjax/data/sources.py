@@ -23,9 +23,12 @@ SPLITS = ("train", "test")
 class Known(NamedTuple):
     """Where a published data set is looked for, how it is read, and where it comes from."""
 
-    folders: tuple[str, ...]  # under data_dir, first match wins
-    marker: str  # a glob that must match inside the folder, so that a namesake is not taken for it
-    read: Callable[[Path, str], Source]  # (folder, split) -> source
+    folders: tuple[str, ...]
+    """Under data_dir, first match wins"""
+    marker: str
+    """A glob that must match inside the folder, so that a namesake is not taken for it"""
+    read: Callable[[Path, str], Source]
+    """(folder, split) -> source"""
     origin: str
     splits: tuple[str, ...] = SPLITS
 

@@ -1,13 +1,15 @@
 """Detectors: fit and calibrate one, save and load it, score and predict with it, export it as a program."""
 
+from quantjax.detector.calibration import calibrate, in_percent
 from quantjax.detector.decision import Prediction, Predictor
+from quantjax.detector.dispatch import check, export, load, load_exported, predict, predictor, save, score
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
-from quantjax.detector.fit import calibrate, fit, in_percent
-from quantjax.detector.fitted import Detector
-from quantjax.detector.kinds import check, export, load, load_exported, predict, predictor, save, score
+from quantjax.detector.fit import fit
+from quantjax.detector.images import Detector
 from quantjax.detector.scene_export import ExportedScenes
-from quantjax.detector.segmentation import ScenePrediction, ScenePredictor, SegmentationDetector
+from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor
+from quantjax.documented import show_fields
 
 __all__ = [
     "Detector",
@@ -16,9 +18,9 @@ __all__ = [
     "FeatureDetector",
     "Prediction",
     "Predictor",
+    "SceneDetector",
     "ScenePrediction",
     "ScenePredictor",
-    "SegmentationDetector",
     "calibrate",
     "check",
     "export",
@@ -31,3 +33,5 @@ __all__ = [
     "save",
     "score",
 ]
+
+show_fields(__name__)

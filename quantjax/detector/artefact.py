@@ -4,77 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import quantjax
+from quantjax import trees
+from quantjax.atomic import replaced_folder
 from quantjax.types import PyTree
 
 FORMAT = 1
 CONTENT, ARRAYS = "detector.json", "arrays.safetensors"
 
 
-def save(folder: str | Path, content: Mapping[str, Any], trees: Mapping[str, PyTree]) -> None:
-    """Write `content` and the arrays of `trees` through a temporary folder that is then renamed.
+def save(folder: str | Path, content: Mapping[str, Any], tree: Mapping[str, PyTree]) -> None:
+    """Write `content` and the arrays of `tree`; a kill leaves the old folder or the new one.
 
-    A kill leaves the old folder or the new one. Raises ValueError when `folder` exists and is not such a folder, or
-    content or arrays hold NaN or infinity.
+    Raises ValueError when `folder` exists and is not such a folder, or content or arrays hold NaN or infinity.
     """
     from safetensors.numpy import save as to_bytes
 
-    arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(trees).items()}
+    arrays = {name: np.array(leaf, order="C") for name, leaf in trees.flatten(tree).items()}
     _check_finite(arrays, "do not save a diverged model")
     data = to_bytes(arrays)
     head = {"format": FORMAT, "quantjax": quantjax.__version__, "arrays_sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps({**head, **content}, indent=2, allow_nan=False) + "\n"
-    with ReplacedFolder(folder, CONTENT) as temporary:
+    with replaced_folder(folder, CONTENT) as temporary:
         (temporary / ARRAYS).write_bytes(data)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 
-class ReplacedFolder:
-    """Context: a temporary folder beside `folder` that takes its place when the block ends without an error."""
-
-    def __init__(self, folder: str | Path, marker: str):
-        self.folder = Path(folder).absolute()
-        self.temporary = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex[:8]}")
-        if self.folder.exists() and not (self.folder.is_dir() and self._replaceable(marker)):
-            raise ValueError(f"{self.folder} exists and holds no {marker}: choose another folder or remove it")
-
-    def _replaceable(self, marker: str) -> bool:
-        return (self.folder / marker).is_file() or not any(self.folder.iterdir())
-
-    def __enter__(self) -> Path:
-        self.temporary.mkdir(parents=True)
-        return self.temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            return
-        old = self.temporary.with_name(self.temporary.name + ".old")
-        if self.folder.exists():
-            os.rename(self.folder, old)
-        os.rename(self.temporary, self.folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def load(folder: str | Path, *kinds: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load(folder: str | Path, *known: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(content, arrays by name) of what save wrote, checked against each other.
 
     Raises FileNotFoundError when a file is missing, ValueError when one is damaged, of another kind or a newer format.
     """
     folder = Path(folder)
     content = read_json(folder / CONTENT)
-    if content.get("kind") not in kinds:
-        wanted, given = " or a ".join(kinds), content.get("kind")
+    if content.get("kind") not in known:
+        wanted, given = " or a ".join(known), content.get("kind")
         raise ValueError(f"{folder / CONTENT} must be a {wanted}, its kind is {given!r:.80}")
     if content.get("format") != FORMAT:
         given, version = content.get("format"), content.get("quantjax")
@@ -130,37 +100,3 @@ def _parse_arrays(path: Path, data: bytes) -> dict[str, np.ndarray]:
         return from_bytes(data)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is no safetensors file of numbers: {error}") from error
-
-
-def flatten(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their slash-separated path; works for dicts, tuples and named tuples."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def restore(arrays: Mapping[str, np.ndarray], template: PyTree) -> PyTree:
-    """The arrays in the structure of `template`; ValueError lists missing, unexpected and wrongly shaped ones."""
-    _compare(arrays, flatten(template))
-    paths, structure = jax.tree_util.tree_flatten_with_path(template)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in names])
-
-
-def check_trees(trees: PyTree, template: PyTree) -> None:
-    """Raise ValueError unless `trees` has the names, shapes and dtypes of `template`; -1 there leaves a length open."""
-    _compare(flatten(trees), flatten(template))
-
-
-def _compare(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is unexpected" for name in given if name not in wanted]
-    for name in wanted.keys() & given.keys():
-        shape, dtype = tuple(np.shape(given[name])), getattr(given[name], "dtype", None)
-        fits = len(shape) == len(wanted[name].shape) and all(
-            w in (-1, g) for w, g in zip(wanted[name].shape, shape, strict=True)
-        )
-        if not fits or dtype != wanted[name].dtype:
-            problems.append(f"{name} must be {wanted[name].dtype} {list(wanted[name].shape)}, is {dtype} {list(shape)}")
-    if problems:
-        rest = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError("; ".join(sorted(problems)[:5]) + rest)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 import quantjax
+from quantjax.atomic import replaced_folder
 from quantjax.detector import artefact, rows
 from quantjax.detector.decision import Predictor, images_of, make_predictor
 from quantjax.inference import batched
@@ -45,37 +46,45 @@ class Exported(NamedTuple):
 def save(
     run: Callable[[Any], Any],
     folder: str | Path,
+    detector: Any,
     *,
-    class_names: Sequence[str],
-    threshold: float,
     image_size: int | None = None,
     inputs: Mapping[str, int] | None = None,
     platforms: Sequence[str] = PLATFORMS,
-    extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Trace run(rows) -> what decision.judge returns, for any number of rows, and write it whole.
+    """Trace the detector's run(rows) -> what decision.judge returns, for any number of rows, and write it whole.
 
     Rows are images uint8 [B, H, W, 3] when image_size is given, else {name: float32 [B, width]} of `inputs`. Products
     have the precision that `run` gives them, full float32 where it leaves it open. Needs the flatbuffers package.
     Raises ValueError when `folder` exists and holds something else, or `run` cannot be a program.
     """
-    about: dict[str, Any] = {"image_size": image_size} if inputs is None else {"inputs": dict(inputs)}
     compiled: Any = data_parallel(lambda rows, axis_name: run(rows), (0,), 0, devices=jax.local_devices()[:1])
     program = to_program(compiled, (any_number_of(_row(image_size, inputs)),), platforms=platforms)
-    content = {
+    takes = {"image_size": image_size} if inputs is None else {"inputs": dict(inputs)}
+    content = {**about(detector, platforms), **takes, "program_sha256": hashlib.sha256(program).hexdigest()}
+    write(folder, content, {PROGRAM: program})
+
+
+def about(detector: Any, platforms: Sequence[str]) -> dict[str, Any]:
+    """The part of exported.json that detectors of every type share."""
+    return {
         "format": FORMAT,
         "quantjax": quantjax.__version__,
         "jax": jax.__version__,
         "platforms": list(platforms),
-        "class_names": list(class_names),
-        **about,
-        "threshold": float(threshold),
-        "program_sha256": hashlib.sha256(program).hexdigest(),
-        **(extra or {}),
+        "class_names": list(detector.class_names),
+        "score": detector.score,
+        "threshold": float(detector.threshold),
+        "calibration": dict(detector.calibration),
     }
+
+
+def write(folder: str | Path, content: Mapping[str, Any], programs: Mapping[str, bytes]) -> None:
+    """Write exported.json and the programs by their file names; ValueError when `folder` holds something else."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with artefact.ReplacedFolder(folder, CONTENT) as temporary:
-        (temporary / PROGRAM).write_bytes(program)
+    with replaced_folder(folder, CONTENT) as temporary:
+        for name, program in programs.items():
+            (temporary / name).write_bytes(program)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 

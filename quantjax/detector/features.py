@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from quantjax import methods
-from quantjax.detector import artefact, exported, rows
+from quantjax import methods, trees
+from quantjax.detector import exported, rows
+from quantjax.detector.common import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.detector.decision import Predictor, judge, make_predictor
-from quantjax.detector.facts import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
 from quantjax.types import Array, ClassifierOutput, PyTree
@@ -81,32 +81,24 @@ def pipeline(detector: FeatureDetector) -> Callable[[PyTree, Mapping[str, Array]
 def content(detector: FeatureDetector) -> tuple[dict[str, Any], dict[str, PyTree]]:
     """(detector.json, arrays) of a detector that `check` accepts."""
     score = {"name": detector.score, "settings": dict(detector.settings)}
-    return {"dimension": detector.dimension, **decision_to_content(detector), "score": score}, {
-        "score": detector.params
-    }
+    about = {"dimension": detector.dimension, **decision_to_content(detector), "score": score}
+    return about, {"score": detector.params}
 
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FeatureDetector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
-    facts, dimension = decision_from_content(content), int(content["dimension"])
+    shared, dimension = decision_from_content(content), int(content["dimension"])
     name, settings = score_from_content(content)
-    expected = methods.get(name).template(settings, dimension, len(facts["class_names"]))
-    params = artefact.restore(arrays, {"score": expected})["score"]
-    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **facts)
+    expected = methods.get(name).template(settings, dimension, len(shared["class_names"]))
+    params = trees.restore(arrays, {"score": expected})["score"]
+    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **shared)
 
 
 def export(detector: FeatureDetector, folder: str | Path, **options: Any) -> None:
     """Write the detector as a program that JAX runs alone, on what its score reads: exported.save."""
     check(detector)
-    exported.save(
-        partial(pipeline(detector), detector.params),
-        folder,
-        class_names=detector.class_names,
-        inputs=widths(detector),
-        threshold=detector.threshold,
-        extra={"score": detector.score, "calibration": dict(detector.calibration)},
-        **options,
-    )
+    run = partial(pipeline(detector), detector.params)
+    exported.save(run, folder, detector, inputs=widths(detector), **options)
 
 
 def check(detector: FeatureDetector) -> None:
@@ -120,4 +112,4 @@ def check(detector: FeatureDetector) -> None:
             raise ValueError(f"a detector whose score reads {name} must know their width, got {width}")
     check_threshold(detector)
     expected = method.template(detector.settings, detector.dimension, len(detector.class_names))
-    artefact.check_trees({"score": detector.params}, {"score": expected})
+    trees.check({"score": detector.params}, {"score": expected})

@@ -1,4 +1,4 @@
-"""Fit a detector to inliers and set its threshold, in a call each.
+"""Fit a detector to inliers in one call; `calibrate` sets its threshold.
 
 detector.calibrate(detector.fit("knn", features=train), held_out)
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from quantjax import methods, metrics
-from quantjax.checks import check_finite, check_interval, check_same_length, check_shape
+from quantjax import methods
+from quantjax.checks import check_finite, check_same_length, check_shape
 from quantjax.detector import features as feature_rows
-from quantjax.detector import fitted as image_rows
+from quantjax.detector import images as image_rows
 from quantjax.detector.decision import images_of
 from quantjax.detector.features import FeatureDetector
-from quantjax.detector.fitted import Detector
+from quantjax.detector.images import Detector
 from quantjax.detector.network import Network, sizes
 from quantjax.extractors import BACKBONES, NONE
 from quantjax.inference import batched
@@ -77,36 +77,6 @@ def fit(
     detector = detector._replace(settings=settings, params=params)
     image_rows.check(detector._replace(threshold=0.0))
     return detector
-
-
-def calibrate(
-    detector: Detector | FeatureDetector,
-    inliers: Any,
-    true_positive_rate: float = 0.95,
-    *,
-    source: str = "held-out inliers",
-    **options: Any,
-) -> Any:
-    """`detector` with the lowest threshold that keeps at least that share of `inliers`, which it was not fitted to.
-
-    inliers are what it predicts on: images, or rows of features or logits. `source` says in words where they come from
-    and stays with the detector. Options are those of `predictor`. Raises ValueError for inliers of another shape, for
-    none, and when the score of one is NaN. Source: Taghikhah et al. (AAAI 2024), "Log-Likelihood Based Threshold".
-    """
-    rooms: dict[type, Any] = {Detector: image_rows, FeatureDetector: feature_rows}
-    if type(detector) not in rooms:
-        raise TypeError(f"calibrate takes a detector of images or features, got {type(detector).__name__}")
-    check_interval("true_positive_rate", true_positive_rate, 0.0, 1.0, closed="right")
-    uncalibrated = detector._replace(threshold=0.0)
-    scores = rooms[type(detector)].predictor(uncalibrated, **options).score(inliers)
-    record = metrics.calibrate(scores, source=source, tpr=true_positive_rate)
-    return detector._replace(threshold=record.threshold, calibration=in_percent(record))
-
-
-def in_percent(record: metrics.Calibration) -> dict[str, Any]:
-    """A calibration as detectors keep it: rates in percent, the threshold apart."""
-    values = {key: value for key, value in record._asdict().items() if key != "threshold"}
-    return values | {key: 100.0 * values[key] for key in ("promised_tpr", "achieved_tpr")}
 
 
 def _check_needed(method: methods.Method, network: Any, images: Any, labels: Any, features: Any, logits: Any) -> None:

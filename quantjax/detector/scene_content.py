@@ -8,21 +8,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import trees
 from quantjax.checks import check_choice
-from quantjax.detector import artefact
-from quantjax.detector.facts import check_numbers, from_content, to_content
-from quantjax.detector.segmentation import SegmentationDetector, check_networks, template
+from quantjax.detector.common import check_numbers, from_content, to_content
+from quantjax.detector.scenes import SceneDetector, check_networks, template
 from quantjax.heads.gmm import GmmSettings
 from quantjax.scores import Standardisation
 from quantjax.types import PyTree
 
 
-def content(detector: SegmentationDetector) -> tuple[dict[str, Any], PyTree]:
+def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
     """(detector.json, arrays) of a detector that `check` accepts."""
-    facts = to_content(detector)
+    shared = to_content(detector)
     return {
-        **facts,
-        "backbone": facts["backbone"] | {"overrides": dict(detector.overrides)},
+        **shared,
+        "backbone": shared["backbone"] | {"overrides": dict(detector.overrides)},
         "decoder": {"channels": detector.channels, "token_hidden": detector.token_hidden},
         "projector": list(detector.projector),
         "inlier_head": _head_to_content(detector.inlier_head),
@@ -38,10 +38,10 @@ def content(detector: SegmentationDetector) -> tuple[dict[str, Any], PyTree]:
     }, detector.variables
 
 
-def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SegmentationDetector:
+def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SceneDetector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
     overrides = content["backbone"]["overrides"]
-    detector = SegmentationDetector(
+    detector = SceneDetector(
         overrides={name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
         channels=content["decoder"]["channels"],
         token_hidden=content["decoder"]["token_hidden"],
@@ -57,7 +57,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Seg
         **from_content(content),
     )
     check_networks(detector)
-    return detector._replace(variables=artefact.restore(arrays, template(detector)))
+    return detector._replace(variables=trees.restore(arrays, template(detector)))
 
 
 def _head_to_content(settings: GmmSettings | None) -> dict[str, Any]:

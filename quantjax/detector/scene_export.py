@@ -9,7 +9,6 @@ someone you trust exported.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-import quantjax
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, PLATFORMS, to_program
-from quantjax.detector.segmentation import ScenePredictor, SegmentationDetector, check, make_predictor, parts
+from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, to_program, write
+from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
 
-KIND, FORMAT = "quantjax exported scenes", 1
+KIND = "quantjax exported scenes"
 PROGRAMS = ("windows", "finish")
 
 
@@ -33,6 +31,7 @@ class ExportedScenes(NamedTuple):
     """Loaded programs and what their numbers mean."""
 
     predictor: ScenePredictor
+    """Takes one scene, uint8 [H, W, 3] of any size."""
     class_names: tuple[str, ...]
     """[K]"""
     window: tuple[int, int]
@@ -43,7 +42,7 @@ class ExportedScenes(NamedTuple):
     """Unknown unless score <= threshold."""
 
 
-def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
+def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
     """Trace the detector for any number of its windows and for scenes of any size, and write it whole.
 
     Needs the flatbuffers package. Raises ValueError when the detector does not hold together (see check), or `folder`
@@ -63,23 +62,12 @@ def save(detector: SegmentationDetector, folder: str | Path, *, platforms: Seque
     }
     content = {
         "kind": KIND,
-        "format": FORMAT,
-        "quantjax": quantjax.__version__,
-        "jax": jax.__version__,
-        "platforms": list(platforms),
-        "class_names": list(detector.class_names),
+        **about(detector, platforms),
         "window": list(detector.window),
         "stride": list(detector.stride),
-        "score": detector.score,
-        "threshold": float(detector.threshold),
-        "calibration": dict(detector.calibration),
         "sha256": {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()},
     }
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with artefact.ReplacedFolder(folder, CONTENT) as temporary:
-        for name, program in programs.items():
-            (temporary / f"{name}.bin").write_bytes(program)
-        (temporary / CONTENT).write_text(text, encoding="utf-8")
+    write(folder, content, {f"{name}.bin": program for name, program in programs.items()})
 
 
 def _program_of(run: Callable[..., Any], shapes: Sequence[tuple[Any, ...]], dtype: Any, platforms: Any) -> bytes:

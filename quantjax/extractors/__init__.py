@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from quantjax.extractors.inference import extract, fold
+from quantjax.documented import show_fields
+from quantjax.extractors.folding import extract, fold
 from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18
@@ -19,9 +20,12 @@ from quantjax.types import Preprocessing
 class Backbone(NamedTuple):
     """A named architecture: what a flag or a checkpoint refers to."""
 
-    build: Callable[..., Any]  # build(num_classes, dtype=float32) -> Linen module
-    feature_dimension: int  # D
-    preprocessing: Preprocessing  # what published weights of this architecture expect
+    build: Callable[..., Any]
+    """build(num_classes, dtype=float32) -> Linen module"""
+    feature_dimension: int
+    """D"""
+    preprocessing: Preprocessing
+    """What published weights of this architecture expect"""
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -37,11 +41,16 @@ BACKBONES: dict[str, Backbone] = {
 class FeatureBackbone(NamedTuple):
     """A named backbone of segmentors: what a flag or a checkpoint refers to."""
 
-    build: Callable[..., Any]  # build(dtype=float32, **overrides) -> Linen module, images -> FeatureMaps of four maps
-    kind: Literal["plain", "pyramid"]  # maps of one size, or each of half the size of the one before
-    width: int  # C of the last map
-    stride: int  # pixels per cell of the last map; H and W must be multiples of it for plain ones
+    build: Callable[..., Any]
+    """build(dtype=float32, **overrides) -> Linen module, images -> FeatureMaps of four maps"""
+    kind: Literal["plain", "pyramid"]
+    """Maps of one size, or each of half the size of the one before"""
+    width: int
+    """C of the last map"""
+    stride: int
+    """Pixels per cell of the last map; H and W must be multiples of it for plain ones"""
     preprocessing: Preprocessing
+    """What published weights of this architecture expect"""
 
 
 _SMALL, _BASE, _LARGE = (384, 12, 6), (768, 12, 12), (1024, 24, 16)  # width, depth, heads
@@ -109,3 +118,5 @@ __all__ = [
     "fold",
     "standardise",
 ]
+
+show_fields(__name__)

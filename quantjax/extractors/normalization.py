@@ -31,8 +31,11 @@ class Mode(NamedTuple):
     """How a network is run: what a training step knows and an evaluation does not need."""
 
     train: bool = False
-    mask: Array | None = None  # [B] bool, False for padded rows; None = all rows count
-    axis_name: str | None = None  # the mapped axis over which the batch is split
+    """Whether batch norms use the batch's statistics and update theirs"""
+    mask: Array | None = None
+    """[B] bool, False for padded rows; None = all rows count"""
+    axis_name: str | None = None
+    """The mapped axis over which the batch is split"""
 
 
 EVALUATE = Mode()

@@ -1,5 +1,6 @@
 """Normalizing flows as tuples of pure functions: fit QuantOD's to features, build one, or chain layers of your own."""
 
+from quantjax.documented import show_fields
 from quantjax.flows.base import Flow, chain, invert, log_likelihood, sample
 from quantjax.flows.distribution import as_distrax
 from quantjax.flows.fit import DEFAULTS, PRESETS, FittedFlow, TrainingCurve, fit, flow_settings
@@ -20,3 +21,5 @@ __all__ = [
     "quantod",
     "sample",
 ]
+
+show_fields(__name__)

@@ -20,8 +20,10 @@ from quantjax.types import Array
 class Selection(NamedTuple):
     """Rows chosen for the bank, equal on all devices; G = K M components."""
 
-    rows: Array  # [G, limit, D]
-    taken: Array  # [G] int32, how many of them are to be written
+    rows: Array
+    """[G, limit, D]"""
+    taken: Array
+    """[G] int32, how many of them are to be written"""
 
 
 def select(rows: Array, groups: Array, num_groups: int, limit: int, axis_name: str | None = None) -> Selection:

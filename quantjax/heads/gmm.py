@@ -33,37 +33,59 @@ class GmmSettings(NamedTuple):
     """What a mixture head is; the defaults are those of UEM's released stage 1."""
 
     num_classes: int
+    """K"""
     dimension: int = 256
+    """D"""
     components: int = 5
-    memory: int = 8000  # slots per component
-    per_component: int = 20  # at most so many new rows per component and step
-    momentum: float = 0.999  # the share of the old mean that stays
-    update_every: int = 5  # steps between two updates of means and deviations
-    temperature: float = 0.05  # of Sinkhorn
+    """M, of each class"""
+    memory: int = 8000
+    """Slots per component of the bank"""
+    per_component: int = 20
+    """At most so many new rows per component and step"""
+    momentum: float = 0.999
+    """The share of the old mean that stays"""
+    update_every: int = 5
+    """Steps between two updates of means and deviations"""
+    temperature: float = 0.05
+    """Of the balanced assignment"""
     sinkhorn_iterations: int = 3
-    minimum_variance: float = 0.01  # added to every variance
-    combine: str = "max"  # or logsumexp
-    normalisation: str = "layer"  # of the logits over classes; or none
-    per_device_sinkhorn: bool = False  # balance within a device's share instead of the global batch
+    """Of the balanced assignment"""
+    minimum_variance: float = 0.01
+    """Added to every variance"""
+    combine: str = "max"
+    """Densities of a class's components become its logit by "max" or "logsumexp"."""
+    normalisation: str = "layer"
+    """Of the logits over classes: "layer" or "none"."""
+    per_device_sinkhorn: bool = False
+    """Balance within a device's share instead of the global batch"""
 
 
 class GmmState(NamedTuple):
     """All that changes without gradients; equal on all devices."""
 
-    mean: Array  # [K, M, D]
-    deviation: Array  # [K, M, D] standard deviations
-    bank: Array  # [K * M, memory, D] unit vectors
-    pointer: Array  # [K * M] int32, the next slot
-    written: Array  # [K * M] int32, rows ever written
-    count: Array  # type: ignore[assignment]  # [] int32, steps
+    mean: Array
+    """[K, M, D]"""
+    deviation: Array
+    """[K, M, D] standard deviations"""
+    bank: Array
+    """[K * M, memory, D] unit vectors"""
+    pointer: Array
+    """[K * M] int32, the next slot"""
+    written: Array
+    """[K * M] int32, rows ever written"""
+    count: Array  # type: ignore[assignment]
+    """[] int32, steps"""
 
 
 class GmmOutput(NamedTuple):
     """What the head makes of a map of features."""
 
-    logits: Array  # [B, h, w, K]
-    log_density: Array  # [B, h, w, K, M] nats
-    embedding: Array  # [B, h, w, D] of unit length; for the bank, so it carries no gradient
+    logits: Array
+    """[B, h, w, K]"""
+    log_density: Array
+    """[B, h, w, K, M] nats"""
+    embedding: Array
+    """[B, h, w, D] of unit length; for the bank, so it carries no gradient"""
 
 
 def init(key: Array, settings: GmmSettings) -> tuple[PyTree, GmmState]:

@@ -54,14 +54,15 @@ def sliding(
     stride: tuple[int, int],
     batch_size: int,
     shared: int = 1,
+    pixelwise: bool = True,
     devices: Sequence[Any] | None = None,
 ) -> Callable[..., PyTree]:
     """Make `run(*shared, image)`, which returns finish(averaged maps of the image) as NumPy arrays.
 
     fn(*shared, windows [B, h, w, C]) -> pytree of maps [B, h, w, C_i] at window resolution must treat each window by
     itself. A pixel's value is the mean over the windows that cover it, in float32, equal weights; finish maps the
-    pytree of [H, W, C_i] to any pytree of [H, W, ...] and must treat each pixel by itself (non-linear scores belong
-    there: their mean over windows is another number).
+    pytree of [H, W, C_i] to any pytree of [H, W, ...] (non-linear scores belong there: their mean over windows is
+    another number). With pixelwise=True it must treat each pixel by itself; a finish that blurs needs False.
 
     `window` and `stride` are (height, width) in pixels. An image [H, W, C] smaller than the window is filled up with
     zeros at its bottom and right, and its maps are cut back. `batch_size` is the number of windows over all devices,
@@ -69,9 +70,10 @@ def sliding(
     `shared` arguments (weights, say) go to every device whole.
 
     `run` compiles fn once, whatever the image sizes, and the summing and finish once per size of the sums: sides grow
-    by at most a quarter from one to the next, and both programs are kept for few of them. Accelerators sum their own
-    windows; cores that stand for devices share one memory and one set of sums. With several hosts every process calls
-    run with the same image, and the windows are dealt out among them.
+    by at most a quarter from one to the next. Only a finish with pixelwise=False is compiled for every image size, as
+    it must not see what lies beyond the image. Accelerators sum their own windows; cores that stand for devices share
+    one memory and one set of sums. With several hosts every process calls run with the same image, and the windows are
+    dealt out among them.
     Raises ValueError for a stride that leaves gaps, an image of another rank or without pixels, and maps or results
     of another size than the window or the image.
     """
@@ -83,8 +85,9 @@ def sliding(
     adders = here if here[0].platform != "cpu" else here[:1] * len(here)
     size = -(-batch_size // count) * count
     network = data_parallel(_independent(fn), (*(None,) * shared, 0), 0, devices=devices)
+    begin = on_its_device(_zeros, static_argnums=(2,))
     add = on_its_device(_add, donate_argnums=(0,))
-    average = on_its_device(lambda sums, hits: finish(jax.tree.map(lambda total: total / hits[..., None], sums)))
+    average = on_its_device(partial(_average, finish), static_argnums=(2,))
 
     def run(*args: PyTree) -> PyTree:
         *whole, image = args
@@ -103,16 +106,16 @@ def sliding(
             _check_maps(maps, (len(windows), *window))
             for device, share, *places in _shares(maps, corners, weights, adders):
                 if device not in sums:
-                    sums[device] = _zeros(share, extent, device)
+                    sums[device] = begin(share, places[1], extent)
                 sums[device], done = add(sums[device], share, *places)
                 waiting.append(done)
             while len(waiting) > IN_FLIGHT * len(here):
                 jax.block_until_ready(waiting.popleft())
         total = _together(list(sums.values()), here[0])
         hits = _hits_of(canvas.shape, window, stride, extent)
-        return jax.tree.map(
-            partial(_cut, image.shape, extent), jax.device_get(average(total, *upload([hits], here[:1])))
-        )
+        seen = extent if pixelwise else image.shape[:2]
+        results = jax.device_get(average(total, upload(hits, here[:1]), seen))
+        return jax.tree.map(partial(_cut, image.shape, seen), results)
 
     return run
 
@@ -131,9 +134,9 @@ def _roomy(length: int, window: int) -> int:
     return math.ceil(math.ceil(length / step) * step)
 
 
-def _zeros(maps: PyTree, extent: tuple[int, ...], device: Any) -> PyTree:
-    """Empty sums [H, W, C_i] on one device; of the maps only the channels count."""
-    return jax.tree.map(lambda m: jnp.zeros((*extent, m.shape[-1]), jnp.float32, device=device), maps)
+def _zeros(maps: PyTree, weights: Array, extent: tuple[int, ...]) -> PyTree:
+    """Empty sums [H, W, C_i]; only the channels of the maps count. Made of a weight, they lie where the weights do."""
+    return jax.tree.map(lambda m: jnp.full((*extent, m.shape[-1]), 0.0 * weights[0], jnp.float32), maps)
 
 
 def _shares(maps: PyTree, corners: np.ndarray, weights: np.ndarray, adders: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -168,6 +171,11 @@ def _together(sums: list[PyTree], device: Any) -> PyTree:
     for other in others:
         total = jax.tree.map(jnp.add, total, other)
     return sum_of_processes(total)
+
+
+def _average(finish: Callable[[PyTree], PyTree], sums: PyTree, hits: Array, shape: tuple[int, ...]) -> PyTree:
+    own = (slice(shape[0]), slice(shape[1]))
+    return finish(jax.tree.map(lambda total: total[own] / hits[own][..., None], sums))
 
 
 def _cut(shape: tuple[int, ...], extent: tuple[int, ...], result: np.ndarray) -> np.ndarray:

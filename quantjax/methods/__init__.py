@@ -5,6 +5,7 @@ methods.get("knn")            # a Method
 methods.register(Method(...)) # one of your own, known from then on to detectors, commands and tables
 """
 
+from quantjax.documented import show_fields
 from quantjax.methods import flow, gaussian, logits, neighbours, perturbed
 from quantjax.methods.base import (
     Fitted,
@@ -40,3 +41,5 @@ __all__ = [
     "to_markdown",
     "unregister",
 ]
+
+show_fields(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantjax import markdown
 from quantjax.methods import registry
 from quantjax.methods.base import Method
 
@@ -10,8 +11,7 @@ HEADER = ("Method", "Score reads", "Fit learns from", "Defaults", "Source of the
 
 def to_markdown() -> str:
     """One line per registered method."""
-    lines = [HEADER, ("---",) * len(HEADER), *(_line(registry.get(name)) for name in registry.names())]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown.table(HEADER, [_line(registry.get(name)) for name in registry.names()]) + "\n"
 
 
 def _line(method: Method) -> tuple[str, ...]:

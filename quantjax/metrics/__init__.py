@@ -1,7 +1,9 @@
 """How well a score tells inliers from outliers: image-level rates, pooled pixels, components, and mIoU."""
 
+from quantjax.documented import show_fields
 from quantjax.metrics import components, pixels
 from quantjax.metrics.components import ComponentCounts
+from quantjax.metrics.confusion import confusion_matrix, intersection_over_union, mean_iou
 from quantjax.metrics.pixels import PixelCounts, pixel_metrics
 from quantjax.metrics.rates import (
     Calibration,
@@ -15,7 +17,6 @@ from quantjax.metrics.rates import (
     roc_curve,
     threshold_at_tpr,
 )
-from quantjax.metrics.segmentation import confusion_matrix, intersection_over_union, mean_iou
 
 __all__ = [
     "Calibration",
@@ -37,3 +38,5 @@ __all__ = [
     "roc_curve",
     "threshold_at_tpr",
 ]
+
+show_fields(__name__)

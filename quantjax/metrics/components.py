@@ -25,7 +25,9 @@ class MinimumSizes(NamedTuple):
     """Components of fewer pixels are dropped (predicted) or ignored (labelled)."""
 
     predicted: int
+    """Pixels"""
     labelled: int
+    """Pixels"""
 
 
 ANOMALY_TRACK = MinimumSizes(500, 100)
@@ -35,8 +37,10 @@ OBSTACLE_TRACK = MinimumSizes(50, 10)
 class ComponentCounts(NamedTuple):
     """One number per component of the images added so far."""
 
-    siou: np.ndarray  # [G] float64, of labelled components, 0..1
-    ppv: np.ndarray  # [Q] float64, of predicted components, 0..1
+    siou: np.ndarray
+    """[G] float64, of labelled components, 0..1"""
+    ppv: np.ndarray
+    """[Q] float64, of predicted components, 0..1"""
 
 
 def empty() -> ComponentCounts:

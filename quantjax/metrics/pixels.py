@@ -28,7 +28,8 @@ SIGN = np.uint32(1 << 31)
 class PixelCounts(NamedTuple):
     """How many inlier and anomaly pixels fell into each bin of the score; a pixel is forgotten once counted."""
 
-    histogram: np.ndarray  # [2, 2^bits] int64: inliers, anomalies; bins in ascending order of the score
+    histogram: np.ndarray
+    """[2, 2^bits] int64: inliers, anomalies; bins in ascending order of the score"""
 
 
 class _Steps(NamedTuple):

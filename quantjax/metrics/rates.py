@@ -25,19 +25,27 @@ from quantjax.checks import check_choice, check_interval, check_same_length, che
 class Roc(NamedTuple):
     """A ROC curve: (0, 0) first, then one point per distinct score, strictest decision first."""
 
-    fpr: np.ndarray  # [T] false positive rate, 0..1, not decreasing
-    tpr: np.ndarray  # [T] true positive rate, 0..1, not decreasing
-    thresholds: np.ndarray  # [T] outlier scores; positive when score <= t (positive inlier) or >= t (positive outlier)
+    fpr: np.ndarray
+    """[T] false positive rate, 0..1, not decreasing"""
+    tpr: np.ndarray
+    """[T] true positive rate, 0..1, not decreasing"""
+    thresholds: np.ndarray
+    """[T] outlier scores; positive when score <= t (positive inlier) or >= t (positive outlier)"""
 
 
 class Calibration(NamedTuple):
     """A decision threshold on the outlier score and what it keeps: an input is an outlier iff score > threshold."""
 
-    source: str  # which inliers the threshold was set on
-    n: int  # how many
-    promised_tpr: float  # least fraction of them at or below the threshold, 0..1
-    achieved_tpr: float  # fraction of the checked inliers at or below the threshold, 0..1
-    threshold: float  # outlier score, so -threshold for a log-likelihood score is tau in nats
+    source: str
+    """Which inliers the threshold was set on"""
+    n: int
+    """How many"""
+    promised_tpr: float
+    """Least fraction of them at or below the threshold, 0..1"""
+    achieved_tpr: float
+    """Fraction of the checked inliers at or below the threshold, 0..1"""
+    threshold: float
+    """Outlier score, so -threshold for a log-likelihood score is tau in nats"""
 
 
 def roc_curve(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inlier") -> Roc:

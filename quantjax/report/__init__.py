@@ -1,12 +1,12 @@
 """Result files of a run: results.json, results.md, report.html and metrics.jsonl."""
 
+from quantjax.documented import show_fields
 from quantjax.report.files import (
     append_jsonl,
     read_jsonl,
     write_json,
     write_results,
     write_scenes,
-    write_text,
 )
 from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
@@ -22,5 +22,6 @@ __all__ = [
     "write_json",
     "write_results",
     "write_scenes",
-    "write_text",
 ]
+
+show_fields(__name__)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from quantjax.atomic import write_text
 from quantjax.report import page as images
-from quantjax.report import segmentation
+from quantjax.report import scenes as scene_page
 from quantjax.report.maps import Example
 from quantjax.report.page import Curve, MethodScores
 from quantjax.report.schema import IMAGES, SCHEMA, SEGMENTATION, Schema, check_all_finite, check_results
@@ -61,8 +61,8 @@ def write_scenes(
     Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
     """
     results = _checked(results, SEGMENTATION)
-    page = segmentation.render(results, scenes or {}, class_names)
-    _write(Path(directory), results, segmentation.to_text(results), page)
+    page = scene_page.render(results, scenes or {}, class_names)
+    _write(Path(directory), results, scene_page.to_text(results), page)
 
 
 def _checked(results: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
@@ -83,25 +83,6 @@ def write_json(path: str | Path, value: Any) -> None:
     value = _plain(value)
     check_all_finite(Path(path).name, value)
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to a temporary file beside `path`, then rename it into place; makes missing parent folders."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:

@@ -24,10 +24,15 @@ class Example(NamedTuple):
     """One scene of an evaluation set and the score maps of some methods, higher = more outlying."""
 
     name: str
-    image: np.ndarray  # [H, W, 3] uint8
-    label: np.ndarray  # [H, W] 0 inlier, 1 anomaly, 255 ignored
-    scores: Mapping[str, np.ndarray]  # method -> [H, W]
-    classes: np.ndarray | None = None  # [H, W] predicted inlier classes, drawn beside the label where given
+    """What the report calls the scene."""
+    image: np.ndarray
+    """[H, W, 3] uint8"""
+    label: np.ndarray
+    """[H, W] 0 inlier, 1 anomaly, 255 ignored"""
+    scores: Mapping[str, np.ndarray]
+    """Method -> [H, W]"""
+    classes: np.ndarray | None = None
+    """[H, W] predicted inlier classes, drawn beside the label where given"""
 
 
 def score_limits(examples: Sequence[Example]) -> dict[str, tuple[float, float]]:

@@ -26,18 +26,25 @@ from quantjax.report.tables import (
 class MethodScores(NamedTuple):
     """What the histograms and ROC curves of one method are drawn from; higher = more outlying."""
 
-    inlier: np.ndarray  # [N]
-    outliers: Mapping[str, np.ndarray]  # outlier set -> [M]
-    threshold: float | None = None  # outlier iff score > threshold
+    inlier: np.ndarray
+    """[N]"""
+    outliers: Mapping[str, np.ndarray]
+    """Outlier set -> [M]"""
+    threshold: float | None = None
+    """Outlier iff score > threshold"""
 
 
 class Curve(NamedTuple):
     """Progress of one training of the flow."""
 
-    name: str  # legend text, e.g. "quantile, q = 0.05"
-    epochs: Sequence[int]  # [E]
-    fpr95: Sequence[float]  # [E] percent, inlier positive
-    auroc: Sequence[float]  # [E] percent
+    name: str
+    """Legend text, e.g. "quantile, q = 0.05"."""
+    epochs: Sequence[int]
+    """[E]"""
+    fpr95: Sequence[float]
+    """[E] percent, inlier positive"""
+    auroc: Sequence[float]
+    """[E] percent"""
 
 
 def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curves: Sequence[Curve]) -> str:

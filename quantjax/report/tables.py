@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from quantjax import markdown
+
 
 class Table(NamedTuple):
     """A laid-out table; `best` marks the cells to set in bold."""
@@ -135,10 +137,11 @@ def lay_out(
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, best cells in bold."""
-    lines = [table.header, ["---"] + ["---:"] * (len(table.header) - 1)]
-    for cells, marks in zip(table.cells, table.best, strict=True):
-        lines.append([f"**{c}**" if mark else c for c, mark in zip(map(_escape, cells), marks, strict=True)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [
+        [f"**{cell}**" if mark else cell for cell, mark in zip(cells, marks, strict=True)]
+        for cells, marks in zip(table.cells, table.best, strict=True)
+    ]
+    return markdown.table(table.header, lines, numbers=True)
 
 
 def percent(value: float | None) -> str:
@@ -168,7 +171,3 @@ def _winners(pairs: list[Any], best: Callable[[list[float]], float] | None) -> l
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -4,7 +4,8 @@ Papers of this field print scores as confidences; each function here returns the
 Scores of a row do not depend on the other rows of the batch. The `fit_*` functions look at concrete arrays, once.
 """
 
-from quantjax.scores.density import (
+from quantjax.documented import show_fields
+from quantjax.scores.gaussian import (
     TiedGaussian,
     fit_background,
     fit_tied_gaussian,
@@ -41,3 +42,5 @@ __all__ = [
     "relative_mahalanobis",
     "unknown",
 ]
+
+show_fields(__name__)

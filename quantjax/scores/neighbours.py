@@ -18,7 +18,8 @@ SPARE = 22  # candidates beyond the k nearest that a matrix product finds, which
 class Neighbours(NamedTuple):
     """Training features on the unit sphere."""
 
-    bank: Array  # [N, D] float32, rows of length one
+    bank: Array
+    """[N, D] float32, rows of length one"""
 
 
 def fit_neighbours(features: ArrayLike) -> Neighbours:

@@ -26,7 +26,9 @@ class Standardisation(NamedTuple):
     """Mean and standard deviation by which raw log-densities are brought to scale, in nats; float32 scalars."""
 
     mean: Array
+    """[] nats"""
     deviation: Array
+    """[] nats, positive"""
 
 
 def fit_standardisation(parts: Iterable[ArrayLike]) -> Standardisation:

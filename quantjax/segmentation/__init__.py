@@ -1,6 +1,8 @@
 """A segmentor, and beside it the module that estimates what it does not know: composed, trained, scored."""
 
+from quantjax.documented import show_fields
 from quantjax.segmentation.build import UNKNOWN_CLASSES, dense_head, make_estimator, make_segmentor
+from quantjax.segmentation.evaluation import Evaluated, SceneRates, evaluate, mean_iou, scene_rates
 from quantjax.segmentation.fine_tuning import FINE_TUNINGS, FineTuning, fine_tune
 from quantjax.segmentation.heads import DenseHead, gmm_head, linear_head, without_memory
 from quantjax.segmentation.network import (
@@ -41,10 +43,12 @@ __all__ = [
     "DenseHead",
     "Estimator",
     "EstimatorOutput",
+    "Evaluated",
     "FineTuning",
     "FittedEstimator",
     "FrozenSegmentor",
     "Scales",
+    "SceneRates",
     "Score",
     "Scorer",
     "Segmentor",
@@ -53,6 +57,7 @@ __all__ = [
     "dense_head",
     "estimate",
     "estimator_objective",
+    "evaluate",
     "fine_tune",
     "fit_estimator",
     "fit_scale",
@@ -67,9 +72,13 @@ __all__ = [
     "make_estimator",
     "make_scorer",
     "make_segmentor",
+    "mean_iou",
+    "scene_rates",
     "segment",
     "segmentor_objective",
     "split_segmentor",
     "start_estimator",
     "without_memory",
 ]
+
+show_fields(__name__)

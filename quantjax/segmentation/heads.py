@@ -21,16 +21,22 @@ class Learned(NamedTuple):
     """What a head learned from labels outside the optimiser."""
 
     state: PyTree
-    contrast: Array | None  # [B, h, w] nats per pixel, 0 where unlabelled; None for a head without contrast loss
-    labelled: Array | None  # [B, h, w] bool, the pixels that count
+    """Of the head, after this batch."""
+    contrast: Array | None
+    """[B, h, w] nats per pixel, 0 where unlabelled; None for a head without contrast loss"""
+    labelled: Array | None
+    """[B, h, w] bool, the pixels that count"""
 
 
 class DenseHead(NamedTuple):
     """Pure functions of a per-pixel head; params are trained, state is not and may be ()."""
 
-    init: Callable[..., tuple[PyTree, PyTree]]  # (key, dimension D) -> (params, state)
-    forward: Callable[..., tuple[Array, Any]]  # (params, state, x [B, h, w, D]) -> (logits [B, h, w, K], output)
-    learn: Callable[..., Learned]  # (state, output, labels [B, h, w] uint8, axis_name=None) -> Learned
+    init: Callable[..., tuple[PyTree, PyTree]]
+    """(key, dimension D) -> (params, state)"""
+    forward: Callable[..., tuple[Array, Any]]
+    """(params, state, x [B, h, w, D]) -> (logits [B, h, w, K], output)"""
+    learn: Callable[..., Learned]
+    """(state, output, labels [B, h, w] uint8, axis_name=None) -> Learned"""
 
 
 def linear_head(num_classes: int) -> DenseHead:

@@ -27,18 +27,25 @@ Maps = FeatureMaps | tuple[Array, ...] | list[Array] | Array  # maps [B, h, w, C
 class Segmentor(NamedTuple):
     """What a segmentor is made of; its arrays live apart."""
 
-    init_backbone: Callable[[Array, Array], PyTree]  # (key, images [B, H, W, 3]) -> variables
-    features: Callable[[PyTree, Array], FeatureMaps]  # (variables, standardised images [B, H, W, 3]) -> maps
-    decoder: Any  # extractors.fpn.FeaturePyramid
+    init_backbone: Callable[[Array, Array], PyTree]
+    """(key, images [B, H, W, 3]) -> variables"""
+    features: Callable[[PyTree, Array], FeatureMaps]
+    """(variables, standardised images [B, H, W, 3]) -> maps"""
+    decoder: Any
+    """extractors.fpn.FeaturePyramid"""
     head: DenseHead
+    """Decoder maps -> F [B, h, w, K]."""
     preprocessing: Preprocessing
+    """Of the images in [0, 1]."""
 
 
 class Estimator(NamedTuple):
     """What the unknown estimation module is made of."""
 
-    projector: Any  # heads.projector.Projector
+    projector: Any
+    """heads.Projector"""
     head: DenseHead
+    """Projected maps -> u [B, h, w, 2]."""
 
 
 class FrozenSegmentor(NamedTuple):
@@ -55,16 +62,22 @@ class SegmentorOutput(NamedTuple):
     """One pass of a segmentor."""
 
     features: FeatureMaps
-    logits: Array  # [B, h, w, K] F, float32
-    head: Any  # what the head's learn reads
-    batch_stats: PyTree  # of the decoder, after this batch
+    """Of the backbone."""
+    logits: Array
+    """[B, h, w, K] F, float32"""
+    head: Any
+    """What the head's learn reads"""
+    batch_stats: PyTree
+    """Of the decoder, after this batch"""
 
 
 class EstimatorOutput(NamedTuple):
     """One pass of the unknown estimation module."""
 
-    logits: Array  # [B, h, w, 2] u, float32: generic inlier, outlier
+    logits: Array
+    """[B, h, w, 2] u, float32: generic inlier, outlier"""
     head: Any
+    """What the head\'s learn reads."""
 
 
 def init_segmentor(segmentor: Segmentor, key: Array, images: Array, backbone: PyTree | None = None) -> PyTree:

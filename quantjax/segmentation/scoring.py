@@ -57,9 +57,11 @@ def make_scorer(
     The image may have any size; see inference.sliding for window, stride (pixels), batch_size (windows) and devices,
     `windows` and `finish` for the rest. By default the one score is "lr". Without an estimator its variables are ().
     """
+    scores = {"lr": SCORES["lr"]} if scores is None else scores
     return sliding(
         windows(network, estimator, products),
-        finish({"lr": SCORES["lr"]} if scores is None else scores, scales, num_classes),
+        finish(scores, scales, num_classes),
+        pixelwise=all(score in SCORES.values() for score in scores.values()),
         window=window,
         stride=stride,
         batch_size=batch_size,

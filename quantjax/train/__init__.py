@@ -1,5 +1,6 @@
 """Training as pure functions: one step, a compiled epoch over resident data, a loop that can be killed and resumed."""
 
+from quantjax.documented import show_fields
 from quantjax.train.loop import Report, file_order, fit, make_epoch, shuffled_order
 from quantjax.train.step import (
     Mean,
@@ -29,3 +30,5 @@ __all__ = [
     "objective_of_means",
     "shuffled_order",
 ]
+
+show_fields(__name__)

@@ -21,9 +21,13 @@ class TrainState(NamedTuple):
     """All that changes while training; save it and the key, and nothing is lost."""
 
     params: PyTree
-    model_state: PyTree  # what the model carries beside its parameters, such as running statistics; () if nothing
+    """What the optimiser changes."""
+    model_state: PyTree
+    """What the model carries beside its parameters, such as running statistics; () if nothing"""
     opt_state: PyTree
-    step: Array  # int32 scalar, optimiser steps taken
+    """Of the optimiser."""
+    step: Array
+    """int32 scalar, optimiser steps taken"""
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation, model_state: PyTree = ()) -> TrainState:
@@ -140,9 +144,12 @@ def check_finite(state: TrainState, finite: np.ndarray, losses: np.ndarray, wher
 class Mean(NamedTuple):
     """A mean over what a device holds, kept in two parts until the devices have added theirs."""
 
-    total: Array  # scalar sum
-    entries: Array | int  # how many entries the sum has
-    weight: float = 0.0  # share in the loss; 0 = reported only
+    total: Array
+    """Scalar sum"""
+    entries: Array | int
+    """How many entries the sum has"""
+    weight: float = 0.0
+    """Share in the loss; 0 = reported only"""
 
 
 def objective_of_means(loss_fn: Callable[..., tuple[dict[str, Mean], PyTree]]) -> ValueAndGrad:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
 from quantjax.bundled import images as bundled
-from quantjax.data.batches import load, same_source
+from quantjax.data.arrays import load, same_source
 from quantjax.data.sources import open_source
 
 # Rows of the 8x8 digits in scikit-learn, counted once: 0-7 are 1,443, 8 and 9 are 354.

@@ -8,11 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantjax.convert.files import (
-    flatten,
     read_metadata,
     read_safetensors,
     read_state_dict,
-    unflatten,
     write_safetensors,
 )
 
@@ -133,11 +131,3 @@ def test_trees_survive_a_round_trip(tmp_path, rng):
     assert given["step"] == 4
     assert read_metadata(tmp_path / "new" / "a.safetensors") == {"backbone": "wrn10_1"}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.safetensors"]
-
-
-def test_flatten_is_undone_by_unflatten():
-    tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
-    assert flatten(tree) == {"a/b": 1, "a/c/d": 2, "e": 3}
-    assert unflatten(flatten(tree)) == tree
-    with pytest.raises(ValueError, match="must not contain '/'"):
-        flatten({"a/b": 1})

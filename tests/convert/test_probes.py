@@ -7,12 +7,13 @@ import pytest
 from golden.small_transformers import recorded_state, register
 
 from quantjax.convert.classifiers import load_classifier, to_variables
-from quantjax.convert.files import flatten, write_safetensors
+from quantjax.convert.files import write_safetensors
 from quantjax.convert.probes import is_probe, to_probe_variables
 from quantjax.convert.transformers import to_backbone_variables
 from quantjax.extractors import BACKBONES, FEATURE_BACKBONES, PROBES
 from quantjax.extractors.positions import resize_positions
 from quantjax.extractors.probe import join, split
+from quantjax.trees import flatten
 
 NAME, WIDTH = "vit_tiny_scratch", 96
 

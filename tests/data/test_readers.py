@@ -159,7 +159,7 @@ except ModuleNotFoundError:
 
 import numpy as np
 from sklearn.datasets import load_digits
-from quantjax.data.batches import load
+from quantjax.data.arrays import load
 from quantjax.data.sources import open_source
 
 data_dir = sys.argv[1]

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from quantjax.data.batches import load
+from quantjax.data.arrays import load
 from quantjax.data.sources import open_source
 
 # sha256 of the uint8 [N, 32, 32, 3] bytes in file order, computed by the program that assembled the arrays.

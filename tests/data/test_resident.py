@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from quantjax.data.resident import Budget, resident
+from quantjax.data.resident import Budget, keep_in_memory
 
 
 class Counted:
@@ -28,7 +28,7 @@ class Counted:
 
 def test_rows_are_read_once():
     source = Counted()
-    kept = resident(source, 10)
+    kept = keep_in_memory(source, 10)
     assert [kept[i]["name"] for i in (2, 0, 2, -2, np.int64(0))] == ["2", "0", "2", "2", "0"]
     assert source.reads == [2, 0]
     assert (len(kept), kept.class_names) == (4, ("road",))
@@ -38,7 +38,7 @@ def test_rows_are_read_once():
 
 def test_over_budget_rows_are_read_each_time():
     source = Counted()
-    kept = resident(source, 2.5)
+    kept = keep_in_memory(source, 2.5)
     for _ in range(2):
         for i in range(4):
             assert (kept[i]["image"] == i).all()
@@ -46,13 +46,13 @@ def test_over_budget_rows_are_read_each_time():
 
 
 def test_kept_rows_cannot_be_painted_on():
-    kept = resident(Counted(), 10)
+    kept = keep_in_memory(Counted(), 10)
     with pytest.raises(ValueError, match="read-only"):
         kept[0]["image"][0] = 1
 
 
 def test_a_copy_for_another_process_starts_empty():
-    kept = resident(Counted(), 10)
+    kept = keep_in_memory(Counted(), 10)
     size = len(pickle.dumps(kept))
     assert kept[1]["name"] == "1"
     assert len(pickle.dumps(kept)) < size + 100
@@ -61,7 +61,7 @@ def test_a_copy_for_another_process_starts_empty():
 
 def test_sources_share_one_budget():
     budget, sources = Budget(3.5), [Counted(), Counted()]
-    kept = [resident(source, budget) for source in sources]
+    kept = [keep_in_memory(source, budget) for source in sources]
     for _ in range(2):
         for source in kept:
             assert [source[i]["name"] for i in range(2)] == ["0", "1"]
@@ -69,7 +69,7 @@ def test_sources_share_one_budget():
 
 
 def test_processes_share_one_budget():
-    pair = [resident(Counted(), budget := Budget(8.5, processes=4)), resident(Counted(), budget)]
+    pair = [keep_in_memory(Counted(), budget := Budget(8.5, processes=4)), keep_in_memory(Counted(), budget)]
     for first, second in (pair, pickle.loads(pickle.dumps(pair))):
         for _ in range(2):
             first[0], first[1], second[0]

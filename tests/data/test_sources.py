@@ -143,7 +143,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 def test_importing_the_room_is_light():
     code = (
-        "import sys; from quantjax.bundled import images as bundled; from quantjax.data import batches, sources;"
+        "import sys; from quantjax.bundled import images as bundled; from quantjax.data import arrays, sources;"
         "heavy = {'jax', 'PIL', 'scipy', 'sklearn', 'matplotlib', 'grain', 'tensorflow_datasets'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )

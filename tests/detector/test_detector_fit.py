@@ -236,9 +236,3 @@ def test_weights_stay_on_the_device(images, monkeypatch):
     first = run.score(images[:1])
     monkeypatch.setattr("quantjax.inference.batches.replicate", None)
     np.testing.assert_array_equal(run.score(images[:1]), first)
-
-
-def test_scenes_are_calibrated_elsewhere():
-    scenes = detector.SegmentationDetector(*[None] * 14)
-    with pytest.raises(TypeError, match="got SegmentationDetector"):
-        detector.calibrate(scenes, [])

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.segmentation import evaluation, networks, objectives, stages
-from experiments.segmentation.config import UEM, resolve
-from experiments.segmentation.sets import open_sets
+from experiments.scenes import evaluation, networks, objectives, stages
+from experiments.scenes.config import UEM, resolve
+from experiments.scenes.sets import open_sets
 from quantjax import segmentation
 from quantjax.train import fit_stream, init_state, make_step
 

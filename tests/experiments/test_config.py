@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from experiments import density
-from experiments.config import QuantOD, Settings, identity, parse, resolve, run_name
-from experiments.segmentation import config as segmentation
+from experiments.images import flow
+from experiments.images.config import QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.scenes import config as segmentation
 from quantjax import flows
 
 
@@ -32,8 +32,8 @@ def test_the_demonstration_and_the_paper_differ_in_size_alone():
 
 
 def test_the_flags_have_the_library_s_defaults():
-    full = density.fit_settings(resolve(QuantOD(inlier="cifar10"), accelerator=False))
-    reference = density.fit_settings(resolve(QuantOD(inlier="cifar10", preset="reference"), accelerator=False))
+    full = flow.fit_settings(resolve(QuantOD(inlier="cifar10"), accelerator=False))
+    reference = flow.fit_settings(resolve(QuantOD(inlier="cifar10", preset="reference"), accelerator=False))
     for given in (full, reference):
         preset = flows.PRESETS[given["preset"]]
         wanted = flows.DEFAULTS | {"preset": given["preset"], "epochs": preset.epochs, "shuffle": preset.shuffle}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import features
+from experiments.images import features
 from quantjax.extractors import ENERGY_OOD, NONE, WideResNet
 
 

@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from experiments import predict
-from experiments.segmentation import marks
+from experiments.scenes import marks
 from quantjax import detector
-from quantjax.detector.segmentation import template
+from quantjax.detector.scenes import template
 from quantjax.extractors import FEATURE_BACKBONES
 
 
 @pytest.fixture(scope="module")
 def fitted():
     """Linear heads with random weights on a tiny transformer; a threshold inside the scores."""
-    empty = detector.SegmentationDetector(
+    empty = detector.SceneDetector(
         backbone="vit_tiny_scratch",
         overrides={},
         channels=8,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import classifier, features
-from experiments.config import QuantOD, resolve
+from experiments.images import classifier, features
+from experiments.images.config import QuantOD, resolve
 from experiments.quantod import main
 from quantjax.convert.files import read_safetensors, write_safetensors
 from quantjax.extractors import BACKBONES, FEATURE_BACKBONES, IMAGENET
@@ -91,11 +91,10 @@ def test_a_finished_probe_skips_stage_one(run):
 
 
 def test_the_saved_detector_repeats_the_decisions(run):
-    from quantjax import detector
-    from quantjax.data import batches
+    from quantjax import data, detector
     from quantjax.data.sources import open_source
 
-    images, _ = batches.load(open_source("gratings", None, split="test"), size=28)
+    images, _ = data.load(open_source("gratings", None, split="test"), size=28)
     loaded = detector.load(run / "detector")
     assert (loaded.backbone, loaded.image_size, len(loaded.class_names)) == (NAME, 28, 8)
     decided = detector.predictor(loaded, batch_size=32).predict(images[:32])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import density, run_log
+from experiments import run_log
+from experiments.images import flow
 from experiments.quantod import main
 from quantjax import methods
 from quantjax.report import read_jsonl
@@ -274,9 +275,9 @@ def class_folders(tmp_path, rng):
 
 def test_class_folders_keep_their_classes(class_folders):
     """Sets listed class by class hold every class in every part, and labels mean the same in both splits."""
-    from experiments.config import QuantOD, resolve
+    from experiments.images.config import QuantOD, resolve
+    from experiments.images.sets import held_out, load_sets
     from experiments.progress import Progress
-    from experiments.sets import held_out, load_sets
 
     inlier = f"shapes={class_folders}"
     sets = load_sets(resolve(QuantOD(inlier=inlier, outliers=("gratings",)), accelerator=False), Progress)
@@ -310,12 +311,12 @@ def test_labels_outside_the_classes(tmp_path, capsys, rng):
 
 
 def test_features_that_are_not_finite(tmp_path):
-    from experiments.config import QuantOD, resolve
+    from experiments.images.config import QuantOD, resolve
 
     settings = resolve(QuantOD(), accelerator=False)
     rows = np.full((10, 4), np.nan, np.float32)
     with pytest.raises(ValueError, match="features: inlier must be finite"):
-        density.fit(settings, [rows], {"inlier": rows}, tmp_path, None)
+        flow.fit(settings, [rows], {"inlier": rows}, tmp_path, None)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.quantod import report_errors
+from experiments.errors import report_errors
 from experiments.run_folder import begin_run, find_run, hold, release
 
 

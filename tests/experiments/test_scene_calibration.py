@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 
 from experiments.progress import Progress
-from experiments.segmentation import calibration, evaluation, networks, outcome
-from experiments.segmentation.config import UEM, resolve
-from experiments.segmentation.sets import Sets
+from experiments.scenes import calibration, evaluation, networks, outcome
+from experiments.scenes.config import UEM, resolve
+from experiments.scenes.sets import Sets
 from quantjax import detector
-from quantjax.detector.segmentation import template
+from quantjax.detector.scenes import template
 from quantjax.rows import IGNORED
 
 CLASSES = ("road", "sky", "car")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.segmentation import baselines, evaluation, networks, objectives, outcome, stages, storage
-from experiments.segmentation.config import COMPARED, METHODS, UEM, identity, parse, resolve
-from experiments.segmentation.sets import PASTE_SEED, Sets, open_sets
+from experiments.scenes import baselines, evaluation, networks, objectives, outcome, stages, storage
+from experiments.scenes.config import COMPARED, METHODS, UEM, identity, parse, resolve
+from experiments.scenes.sets import PASTE_SEED, Sets, open_sets
 from experiments.uem import main
 from quantjax import resize, segmentation
 from quantjax.bundled import streets

@@ -7,8 +7,8 @@ import pytest
 from golden.random_weights import random_state, sample
 
 from quantjax.convert.classifiers import to_foreign, to_variables
-from quantjax.convert.files import flatten
 from quantjax.extractors import BACKBONES
+from quantjax.trees import flatten
 
 LABELS = [0, 3, 3, 9]
 

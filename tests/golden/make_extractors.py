@@ -1,6 +1,6 @@
 """Make extractors.npz: what PyTorch's networks give, for random weights and for the published ones.
 
-python tests/golden/make_extractors.py DATA_DIR        (needs torch; a few seconds)
+python tests/golden/make_extractors.py DATA_DIR        (needs torch; two minutes)
 
 DATA_DIR holds cifar-10-batches-py and weights/{cifar10_resnet20.npz, cifar10_resnet56.npz, cifar10_wrn40_2.pt}.
 """
@@ -21,6 +21,7 @@ from quantjax.extractors import BACKBONES
 NETWORKS = ("wrn10_1", "wrn16_2", "resnet20", "resnet18")
 PUBLISHED = {"resnet20": "cifar10_resnet20.npz", "resnet56": "cifar10_resnet56.npz", "wrn40_2": "cifar10_wrn40_2.pt"}
 IMAGES = 24  # the first ones of CIFAR-10's test split
+COUNTED = 1000  # as many are judged for the accuracy
 
 
 def load_random(name: str) -> tuple[torch.nn.Module, dict[str, np.ndarray]]:
@@ -57,11 +58,17 @@ def published(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     state = dict(np.load(path)) if path.suffix == ".npz" else torch.load(path, weights_only=True)
     network.load_state_dict({k: torch.as_tensor(v) for k, v in state.items()}, strict=False)
     source, p = open_source("cifar10", data_dir, "test"), BACKBONES[name].preprocessing
-    pixels = np.stack([source[i]["image"] for i in range(IMAGES)]).astype(np.float64) / 255.0
-    images = ((pixels - np.array(p.mean)) / np.array(p.std)).astype(np.float32)
+    rows = [source[i] for i in range(COUNTED)]
+    pixels = np.stack([row["image"] for row in rows]).astype(np.float64) / 255.0
+    images = torch.from_numpy(((pixels - np.array(p.mean)) / np.array(p.std)).astype(np.float32)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        logits, features = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
-    return {f"published/{name}/logits": logits.numpy(), f"published/{name}/features": features.numpy()}
+        logits, features = network.eval()(images[:IMAGES])
+        judged = torch.cat([network(part)[0].argmax(1) for part in images.split(250)])
+    return {
+        f"published/{name}/logits": logits.numpy(),
+        f"published/{name}/features": features.numpy(),
+        f"published/{name}/right": np.array(sum(int(j) == row["label"] for j, row in zip(judged, rows, strict=True))),
+    }
 
 
 if __name__ == "__main__":

@@ -100,6 +100,31 @@ def test_the_network_is_traced_once_whatever_the_image_size(rng):
     assert traces[0][1:] == (4, 4, 3)
 
 
+def test_a_finish_that_blurs_never_sees_beyond_the_image(rng):
+    image = rng.integers(1, 256, (7, 9, 1), np.uint8)
+
+    def less_the_mean(maps):
+        return maps[..., 0] - maps.mean()
+
+    options = {"window": (4, 4), "stride": (2, 2), "batch_size": 4, "shared": 0}
+    run = sliding(lambda x: x * 1.0, less_the_mean, pixelwise=False, **options)
+    np.testing.assert_allclose(run(image), image[..., 0] - image.mean(), atol=1e-3)
+
+
+def test_few_programs_serve_pictures_of_many_sizes(rng):
+    seen = []
+
+    def finish(maps):
+        seen.append(maps.shape)
+        return maps[..., 0]
+
+    run = sliding(lambda x: x * 1.0, finish, window=(8, 8), stride=(8, 8), batch_size=4, shared=0)
+    for side in range(8, 65):
+        image = rng.integers(0, 256, (side, 20, 1), np.uint8)
+        np.testing.assert_array_equal(run(image), image[..., 0])
+    assert [shape[0] for shape in seen] == [8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
+
+
 def test_weights_are_arguments_and_may_change(rng):
     image = rng.integers(0, 256, (5, 7, 3), np.uint8)
     for weight in (2.0, 3.0):

@@ -35,7 +35,7 @@ def registered():
 
 
 def test_a_method_of_one_s_own(registered, tmp_path, rng):
-    from experiments.config import QuantOD, resolve
+    from experiments.images.config import QuantOD, resolve
 
     inliers = rng.normal(size=(200, 5)).astype(np.float32)
     made = detector.fit("centre", features=inliers[:100], settings={"power": 2.0})

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from quantjax.report import Curve, MethodScores, append_jsonl, charts, read_jsonl, write_json, write_results, write_text
+from quantjax.atomic import write_text
+from quantjax.report import Curve, MethodScores, append_jsonl, charts, read_jsonl, write_json, write_results
 from quantjax.report.page import to_text
 from quantjax.report.tables import fpr_auroc_table, lay_out
 

@@ -1,0 +1,119 @@
+"""Stage 1: a trained classifier, from a weight file or from cross-entropy training (QuantOD, "Meta-parameters").
+
+Of a frozen transformer it is the linear probe on its class token that is given or trained (`probe`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.images import probe
+from experiments.images.config import Settings, is_probe
+from experiments.images.sets import Sets
+from experiments.images.stage_one import stage_one
+from experiments.progress import OpenProgress
+from quantjax.classification import fit_classifier
+from quantjax.convert.classifiers import to_variables
+from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
+from quantjax.convert.hub import read_weights as read_published
+from quantjax.convert.probes import to_probe_variables
+from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.types import Preprocessing, PyTree
+
+PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
+PREPROCESSING = "preprocessing"  # key of a weight file's metadata
+QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks see pixels in [0, 1] as they are
+
+
+class Trained(NamedTuple):
+    """A classifier whose weights are final, or a frozen transformer whose probe is not trained yet."""
+
+    model: Any
+    variables: PyTree  # {"params", "batch_stats"}; a probe has params alone
+    preprocessing: Preprocessing
+    seconds: float
+    finished: bool = True
+
+
+def build(config: Settings, num_classes: int) -> Any:
+    """The Linen module, untrained."""
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    return BACKBONES[config.backbone].build(num_classes, dtype=dtype)
+
+
+def read_weights(config: Settings, num_classes: int) -> Trained | None:
+    """What --weights holds or None; its preprocessing is the flag's, else the file's, else the publisher's."""
+    if config.weights is None:
+        return None
+    start = time.perf_counter()
+    if is_probe(config.backbone):
+        arrays, preprocessing = read_published(config.weights), _recorded_preprocessing(config.weights)
+        variables, finished = to_probe_variables(arrays, config.backbone, num_classes, config.image_size)
+    else:
+        arrays, preprocessing = _read_file(config.weights)
+        variables, finished = to_variables(arrays, config.backbone, num_classes), True
+    preprocessing = preprocessing or BACKBONES[config.backbone].preprocessing
+    if config.preprocessing:
+        preprocessing = PREPROCESSINGS[config.preprocessing]
+    return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
+
+
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], Preprocessing | None]:
+    """Arrays and, where the file says so, their preprocessing: ours record it, QuantOD's have none."""
+    if path.suffix == ".safetensors":
+        return read_state_dict(path), _recorded_preprocessing(path)
+    try:
+        return read_state_dict(path, QUANTOD_WRAPPER), NONE
+    except ValueError:
+        return read_state_dict(path), None
+
+
+def _recorded_preprocessing(path: Path) -> Preprocessing | None:
+    stored = read_metadata(path).get(PREPROCESSING) if path.suffix == ".safetensors" else None
+    return Preprocessing(*map(tuple, json.loads(stored))) if stored else None
+
+
+def train_or_reread(
+    config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: OpenProgress
+) -> Trained:
+    """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
+    model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
+    file = folder / "classifier.safetensors"
+    if file.exists():
+        return Trained(model, read_safetensors(file), preprocessing, 0.0)
+    start = time.perf_counter()
+    images, labels = sets.train_images, sets.train_labels[fit_rows]
+    if given:
+        variables = probe.train(config, model, given.variables, preprocessing, images, labels, folder, progress)
+    else:
+        variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
+    write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
+    return Trained(model, variables, preprocessing, time.perf_counter() - start)
+
+
+def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
+    if given:
+        return given.preprocessing
+    return PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
+
+
+def train(
+    config: Settings,
+    model: Any,
+    preprocessing: Preprocessing,
+    images: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    progress: OpenProgress,
+) -> PyTree:
+    """Train `model` on images uint8 [N, H, W, 3] as the settings say, with progress and a log."""
+    with stage_one(config, folder, progress) as options:
+        return fit_classifier(
+            model, images, labels, preprocessing=preprocessing, accumulate=config.accumulate, **options
+        )

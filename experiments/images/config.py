@@ -1,0 +1,255 @@
+"""Every setting of `experiments.quantod` and its default: one frozen dataclass that is also the command's flags.
+
+A field that is None takes its value from the preset, from the bundled demonstration, or from the machine; `resolve`
+fills it in, and only the resolved settings are run, hashed and written to disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from experiments import settings as shared
+from experiments.settings import Precision, check_choices, default_precision, fill
+
+BackboneName = Literal[
+    "wrn40_2",
+    "wrn16_2",
+    "wrn10_1",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "dinov2_vits14",
+    "dinov2_vitb14",
+    "dinov2_vitl14",
+    "dinov2_vits14_reg",
+    "dinov2_vitb14_reg",
+    "dinov2_vitl14_reg",
+    "clip_vitb16",
+    "clip_vitl14",
+    "vit_small_scratch",
+    "vit_tiny_scratch",
+]
+INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
+PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantOD:
+    """Fit a quantile-trained normalizing flow to a classifier's features and find outliers with it.
+
+    With no flags this runs the bundled demonstration: digits 0-7 against six outlier sets that need no download.
+    """
+
+    workdir: Path = Path("runs")
+    """Folder of the runs (<workdir>/quantod-<inlier>-<hash>/) and of the feature cache (<workdir>/cache/)."""
+    inlier: str = "digits"
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz."""
+    outliers: tuple[str, ...] | None = None
+    """Outlier sets: published names, names of folders under --data-dir, or NAME=/path. Default: the bundled sets for
+    digits, the six sets of Table 1 otherwise."""
+    data_dir: Path | None = None
+    """Folder that holds the published archives, unpacked."""
+    image_size: int | None = None
+    """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
+    transformers, which need a multiple of their patch."""
+    backbone: BackboneName | None = None
+    """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
+    (QuantOD); wrn10_1 for the bundled demonstration."""
+    weights: Path | None = None
+    """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
+    transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
+    preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
+    """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
+    preset paper and none in preset reference."""
+    preset: Literal["paper", "reference"] = "paper"
+    """Follow the paper's text, or the authors' released code where the two differ."""
+    flow: Literal["glow", "realnvp", "gin", "nice"] = "glow"
+    """Coupling block (QuantOD, Table 3)."""
+    blocks: int | None = None
+    """Coupling blocks. Default 8 (QuantOD, Table 3); 4 for the demonstration."""
+    layers: int = 2
+    """Hidden-to-hidden linear layers of each subnet; a subnet has two more, in and out (QuantOD, Table 3)."""
+    width: int | None = None
+    """Neurons of each hidden layer. Default 512 (QuantOD, Table 3); 128 for the demonstration."""
+    clamp: float = 3.0
+    """Bound on the log-scale of a coupling block (QuantOD, Table 3)."""
+    loss: Literal["quantile", "mean", "min"] = "quantile"
+    """Statistic of the batch's log-likelihoods that is maximised (QuantOD, eq. 4)."""
+    q: float = 0.05
+    """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
+    epochs: int | None = None
+    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe."""
+    flow_epochs: int | None = None
+    """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
+    views: int | None = None
+    """Flip-and-crop views of the training set the flow sees, cached; epoch e uses view e mod V; 0 = the plain images.
+    Default: as many as flow epochs on an accelerator, 5 on a CPU; 0 for the demonstration."""
+    shuffle: bool | None = None
+    """Shuffle the flow's training rows every epoch. Default: yes in preset paper, file order in reference."""
+    scores: tuple[str, ...] | None = None
+    """Methods to evaluate, by their names in the table that python -m quantjax.methods prints. Default: all of them."""
+    protocol: Literal["paper", "full"] = "full"
+    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
+    precision: Precision | None = None
+    """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
+    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
+    accelerator, float32 on a CPU."""
+    random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
+    """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
+    meant for accelerators, and is slower on a CPU."""
+    batch_size: int | None = None
+    """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
+    accumulate: int = 1
+    """Parts in which stage 1 works through a batch, to save memory; each part has batch statistics of its own."""
+    score_batch_size: int | None = None
+    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
+    calibration_tpr: float = 0.95
+    """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
+    seed: int = 0
+    """Seed of initialisation, shuffling, augmentation and dropout."""
+    tensorboard: bool = False
+    """Also write the curves as TensorBoard events (needs the tracking extra)."""
+    run: str | None = None
+    """Name of the run's folder under --workdir. Default: quantod-<inlier>-<hash of the settings>."""
+    resume: bool = False
+    """Continue an unfinished run."""
+    overwrite: bool = False
+    """Delete the run's folder first; the feature cache stays."""
+    debug: bool = False
+    """Show the traceback of an error instead of one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(QuantOD):
+    """The same with every None filled in: what a run computes with."""
+
+    outliers: tuple[str, ...]
+    image_size: int
+    backbone: BackboneName
+    blocks: int
+    width: int
+    batch_size: int
+    epochs: int
+    flow_epochs: int
+    views: int
+    shuffle: bool
+    scores: tuple[str, ...]
+    precision: Precision
+    score_batch_size: int
+
+
+# The bundled demonstration: sizes at which two CPU cores need about a minute.
+DEMONSTRATION: dict[str, Any] = {
+    "backbone": "wrn10_1",
+    "blocks": 4,
+    "width": 128,
+    "batch_size": 32,
+    "epochs": 10,
+    "flow_epochs": 20,
+    "views": 0,
+}
+# QuantOD, "Meta-parameters".
+FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
+# Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
+PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
+PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
+
+
+def parse(argv: list[str] | None = None) -> QuantOD:
+    """The settings given on the command line; unknown or malformed flags exit with status 2."""
+    return tyro.cli(QuantOD, args=argv, prog="python -m experiments.quantod")
+
+
+def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
+    """The settings that the run computes with; raises ValueError on a combination that cannot run."""
+    from quantjax import flows, methods
+    from quantjax.bundled.images import BUNDLED_OUTLIERS
+
+    demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
+    if probe:
+        config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
+    config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
+    config = fill(
+        config,
+        image_size=32,
+        outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
+        flow_epochs=flows.PRESETS[config.preset].epochs,
+        shuffle=flows.PRESETS[config.preset].shuffle,
+        scores=methods.names(),
+        precision=default_precision(accelerator),
+        score_batch_size=1024 if accelerator else 128,
+    )
+    config = fill(config, views=config.flow_epochs if accelerator else 5)
+    if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
+        config = dataclasses.replace(config, loss="min" if config.q == 0.0 else "mean", q=0.05)
+    settings = Settings(**shared.values_of(config))
+    check(settings)
+    return settings
+
+
+def is_probe(backbone: str | None) -> bool:
+    """Whether this is a frozen transformer under a linear probe."""
+    from quantjax.extractors import PROBES
+
+    return backbone in PROBES
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError for values that no run can have."""
+    from quantjax import methods
+    from quantjax.checks import check_interval
+
+    if not 0.0 <= settings.q < 1.0:
+        raise ValueError(f"--q must lie in [0, 1), got {settings.q}; for the mean use --loss mean")
+    check_interval("--calibration-tpr", settings.calibration_tpr, 0.0, 1.0, closed="neither")
+    check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
+    least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
+    least |= {"accumulate": 1}
+    least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
+    shared.check_least(settings, least)
+    if settings.batch_size % settings.accumulate:
+        raise ValueError(
+            f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
+        )
+    check_interval("--image-size", settings.image_size, 8, 4096)
+    shared.check_seed_and_run(settings)
+    if not settings.outliers:
+        raise ValueError("--outliers must name at least one set, got none")
+    check_choices("--scores", settings.scores, methods.names())
+    if settings.weights is not None and not settings.weights.is_file():
+        raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
+    if is_probe(settings.backbone):
+        check_probe(settings)
+
+
+def check_probe(settings: Settings) -> None:
+    """Raise ValueError unless a linear probe has a transformer, and images of whole patches."""
+    from quantjax.extractors import FEATURE_BACKBONES
+
+    name, size, patch = settings.backbone, settings.image_size, FEATURE_BACKBONES[settings.backbone].stride
+    if settings.weights is None:
+        raise ValueError(
+            f"--backbone {name} is frozen and needs --weights FILE: the transformer's published weights, or "
+            "classifier.safetensors of a finished run"
+        )
+    if size % patch:
+        fit = max(1, round(size / patch)) * patch
+        raise ValueError(f"--image-size must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
+
+
+def identity(config: Settings) -> dict[str, Any]:
+    """The part of the settings that decides the numbers; weights count by content, not by path."""
+    settings = shared.computed(config, PLACE)
+    return settings if config.weights is None else settings | {"weights": shared.file_digest(config.weights)}
+
+
+def run_name(config: Settings, identity: dict[str, Any]) -> str:
+    """quantod-<inlier>-<first 8 hexadecimal digits of the settings' hash>."""
+    inlier = Path(config.inlier.split("=")[0]).name.replace(":", "_")
+    return shared.run_name(config.run, f"quantod-{inlier}", identity)

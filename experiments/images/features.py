@@ -1,0 +1,149 @@
+"""What a frozen classifier says about each image: extracted once, cached under a fingerprint, shared by every score."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.progress import OpenProgress
+from quantjax import data
+from quantjax.atomic import replaced_file
+from quantjax.data import augment
+from quantjax.extractors import LinearProbe, fold, probe, standardise
+from quantjax.extractors import extract as extract_features
+from quantjax.inference import batched
+from quantjax.report import write_json
+from quantjax.types import ClassifierOutput, Preprocessing, PyTree
+
+VIEW_SEED = 0
+
+
+class Extracted(NamedTuple):
+    """Logits and features of N images, and the seconds their one backbone pass took."""
+
+    logits: np.ndarray  # [N, K] float32
+    features: np.ndarray  # [N, D] float32
+    seconds: float
+
+
+def rows_of(extracted: Extracted, rows: slice) -> Extracted:
+    """Some of the rows; the seconds stay those of the whole pass."""
+    return Extracted(extracted.logits[rows], extracted.features[rows], extracted.seconds)
+
+
+class Extractor(NamedTuple):
+    """A folded classifier that is ready to run."""
+
+    variables: PyTree
+    classify: Callable[[PyTree, Any], ClassifierOutput]  # (variables, standardised images) -> output
+    preprocessing: Preprocessing
+    run: Callable[..., Any]  # (variables, images uint8) -> (logits, features)
+    run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
+    fingerprint: str
+    compile_seconds: float
+    head: PyTree | None  # of a linear probe: applied behind the cache, which so serves every probe; None for others
+
+
+def build(
+    model: Any, variables: PyTree, preprocessing: Preprocessing, image_size: int, batch_size: int, precision: str
+) -> Extractor:
+    """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
+    folded, variables = fold(model, variables)
+    body, head = probe.split(variables) if isinstance(model, LinearProbe) else (variables, None)
+
+    def classify(weights: PyTree, inputs: Any) -> Any:
+        return folded.apply(weights, inputs)
+
+    def run(weights: PyTree, images: Any) -> tuple[Any, Any]:
+        return extract_features(folded, weights, standardise(images, preprocessing))
+
+    def run_view(weights: PyTree, view: tuple[Any, augment.Draws]) -> Any:
+        return run(weights, augment.flip_and_crop(*view))[1]
+
+    plain = batched(run, batch_size=batch_size, shared=1)
+    start = time.perf_counter()
+    plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
+    compile_seconds = time.perf_counter() - start
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
+    # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
+    about = [str(folded), precision, jax.default_backend()]
+    identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
+    views = batched(run_view, batch_size=batch_size, shared=1)
+    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
+
+
+def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: OpenProgress) -> Extracted:
+    """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
+    folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
+    file = folder / "plain.npz"
+    stored = _read_npz(file, len(images))
+    if stored is not None:
+        return _under_head(extractor, stored)
+    start = time.perf_counter()
+    with progress(f"extract {name}") as report:
+        logits, features = extractor.run(extractor.variables, images, report=report)
+    result = Extracted(logits, features, time.perf_counter() - start)
+    with replaced_file(file) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **result._asdict())
+    return _under_head(extractor, result)
+
+
+def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
+    """Logits of a linear probe are those of its own head, not of the one under which the cache was filled."""
+    if extractor.head is None:
+        return stored
+    return stored._replace(logits=np.asarray(probe.logits(extractor.head, stored.features)))
+
+
+def extract_views(
+    extractor: Extractor, images: np.ndarray, views: int, cache: Path, progress: OpenProgress
+) -> list[np.ndarray]:
+    """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there.
+
+    View v is drawn from (VIEW_SEED, v): more views extend fewer, and runs of all seeds share them.
+    """
+    folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
+    result = []
+    for v in range(views):
+        file = folder / f"view_{v:03d}.npy"
+        features = _read_npy(file, len(images))
+        if features is None:
+            draws = jax.device_get(
+                augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
+            )
+            with progress(f"extract view {v + 1} of {views}") as report:
+                features = extractor.run_view(extractor.variables, (images, draws), report=report)
+            with replaced_file(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, features)
+        result.append(features)
+    if views:
+        write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
+    return result
+
+
+def _read_npz(file: Path, rows: int) -> Extracted | None:
+    """The cached arrays, or None when they are absent, cut short or of another length."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            result = Extracted(stored["logits"], stored["features"], float(stored["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+    return result if _sound([result.logits, result.features], rows) else None
+
+
+def _read_npy(file: Path, rows: int) -> np.ndarray | None:
+    try:
+        features = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+    return features if _sound([features], rows) else None
+
+
+def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
+    return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)

@@ -1,0 +1,154 @@
+"""What a run concludes: thresholds, rates per method and outlier set, the saved detector, the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.images.classifier import Trained
+from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.images.features import Extracted
+from experiments.images.scoring import Scored
+from experiments.images.sets import Sets
+from quantjax import data, detector, methods, metrics
+from quantjax.methods import Fitted
+from quantjax.report import Curve, MethodScores, write_results
+
+PAPER_REPEATS = 3
+CALIBRATION_SEED = 0  # fixed: the same half of the test inliers calibrates every run
+
+
+def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
+    """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
+
+    Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
+    the test inliers calibrates and the other half is judged.
+    """
+    tpr, inliers = config.calibration_tpr, scored.scores[INLIER]
+    if HELD_OUT in scored.scores:
+        held = scored.scores[HELD_OUT]
+        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
+    half, other = data.half_split(len(inliers), CALIBRATION_SEED)
+    return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
+
+
+def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
+    """The calibration as it is written to files: rates in percent."""
+    return detector.in_percent(calibration) | {"threshold": calibration.threshold}
+
+
+def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
+    """The settings as results.json shows them: the file of --weights by its name."""
+    return dict(identity) | {"weights": config.weights.name if config.weights else None}
+
+
+def about(name: str, fitted: Fitted) -> dict[str, Any]:
+    """What the report says of a method: what its score reads, the settings it ran with, where it comes from."""
+    method = methods.get(name)
+    return {"reads": list(method.reads), "settings": dict(fitted.settings), "paper": method.paper}
+
+
+def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
+    """The rates of one method on one outlier set, in percent; metrics.rates says whose convention each is."""
+    sides = scores_in, scores_out
+    values = {
+        "fpr95": metrics.fpr_at_tpr(*sides, positive="inlier"),
+        "auroc": metrics.auroc(*sides),
+        "average_precision": metrics.average_precision(*sides, positive="inlier"),
+        "aupr_trapezoid": metrics.aupr_trapezoid(*sides, positive="inlier"),
+        "fpr95_outlier_positive": metrics.fpr_at_tpr(*sides, positive="outlier"),
+        "fpr95_outlier_positive_thinned": metrics.fpr_at_tpr(*sides, positive="outlier", thinned=True),
+        "average_precision_outlier_positive": metrics.average_precision(*sides, positive="outlier"),
+        "aupr_trapezoid_outlier_positive": metrics.aupr_trapezoid(*sides, positive="outlier"),
+    }
+    return {name: 100.0 * value for name, value in values.items()}
+
+
+def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
+    """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
+    if config.protocol == "full":
+        return rates(scores_in, scores_out)
+    cap = data.paper_cap(len(scores_in))
+    draws = [rates(scores_in, data.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
+    return {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
+
+
+def rows(
+    config: Settings,
+    sets: Sets,
+    scored: Mapping[str, Scored],
+    outputs: Mapping[str, Extracted],
+    fit_seconds: Mapping[str, float],
+    extract_compile_seconds: float,
+) -> list[dict[str, Any]]:
+    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set."""
+    result = []
+    for method, one in scored.items():
+        for outlier in sets.outliers:
+            extract = outputs[INLIER].seconds + outputs[outlier].seconds if one.uses_output else 0.0
+            seconds = {
+                "load_seconds": sets.load_seconds[INLIER] + sets.load_seconds[outlier],
+                "compile_seconds": one.compile_seconds + (extract_compile_seconds if one.uses_output else 0.0),
+                "extract_seconds": extract,
+                "fit_seconds": fit_seconds[method],
+                "score_seconds": one.score_seconds[INLIER] + one.score_seconds[outlier],
+            }
+            total = sum(seconds.values())
+            images = len(sets.test_images) + len(sets.outliers[outlier])
+            result.append(
+                {"method": method, "outlier": outlier}
+                | protocol_rates(config, one.scores[INLIER], one.scores[outlier])
+                | seconds
+                | {"total_seconds": total, "images_per_second": images / total}
+            )
+    return result
+
+
+def save_detector(
+    folder: Path,
+    config: Settings,
+    trained: Trained,
+    class_names: tuple[str, ...],
+    method: str,
+    fitted: Fitted,
+    calibration: metrics.Calibration,
+) -> None:
+    """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
+    detector.save(
+        detector.Detector(
+            backbone=config.backbone,
+            variables=trained.variables,
+            preprocessing=trained.preprocessing,
+            image_size=config.image_size,
+            class_names=class_names,
+            precision=config.precision,
+            score=method,
+            settings=fitted.settings,
+            params=fitted.params,
+            threshold=calibration.threshold,
+            calibration=detector.in_percent(calibration),
+        ),
+        folder,
+    )
+
+
+def write(
+    folder: Path,
+    results: Mapping[str, Any],
+    scored: Mapping[str, Scored],
+    calibrations: Mapping[str, metrics.Calibration],
+    curve: Curve | None,
+) -> None:
+    """results.json, results.md and report.html."""
+    shown = {
+        name: MethodScores(
+            one.scores[INLIER],
+            {k: v for k, v in one.scores.items() if k not in (INLIER, HELD_OUT)},
+            calibrations[name].threshold,
+        )
+        for name, one in scored.items()
+    }
+    write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])

@@ -1,0 +1,141 @@
+"""The images of a run: inliers to train, hold out and test on, and the outlier sets."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.progress import OpenProgress
+from quantjax import data
+from quantjax.bundled import images as bundled
+from quantjax.checks import check_labels
+from quantjax.data.sources import KNOWN, open_source
+
+HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
+HELD_OUT_SHARE = 0.2
+
+
+class Sets(NamedTuple):
+    """N training, M test images of H x W pixels, K classes."""
+
+    train_images: np.ndarray  # [N, H, W, 3] uint8
+    train_labels: np.ndarray  # [N] int32
+    test_images: np.ndarray  # [M, H, W, 3] uint8
+    test_labels: np.ndarray  # [M] int32
+    outliers: dict[str, np.ndarray]  # name -> [., H, W, 3] uint8
+    class_names: tuple[str, ...]  # [K]
+    load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
+
+
+class _Loaded(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    seconds: float
+
+
+def load_sets(config: Settings, progress: OpenProgress) -> Sets:
+    """Read every image set of the run as uint8 arrays.
+
+    Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
+    splits; FileNotFoundError names the paths looked at and where the set is published.
+    """
+
+    def read(name: str, split: str) -> _Loaded:
+        start = time.perf_counter()
+        source = open_source(path_of(name), config.data_dir, split=split)
+        with progress(f"read {label_of(name)}") as report:
+            images, labels = data.load(source, size=config.image_size, report=report)
+        return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
+
+    train, test = read(config.inlier, "train"), read(config.inlier, "test")
+    class_names = _class_names(config.inlier, train)
+    train_images, train_labels = _mixed(config.inlier, train)
+    check_labels("labels of the inlier training split", train_labels, len(class_names))
+    test_labels = _same_classes(config.inlier, test, train.class_names)
+    check_labels("labels of the inlier test split", test_labels, len(class_names))
+    outliers: dict[str, np.ndarray] = {}
+    load_seconds = {INLIER: test.seconds}
+    for name in config.outliers:
+        label = label_of(name)
+        _check_outlier_name(config, name, outliers)
+        loaded = read(name, "test")
+        outliers[label], load_seconds[label] = loaded.images, loaded.seconds
+        if data.same_source(test.images, loaded.images):
+            raise ValueError(f"--outliers {label} holds images of --inlier {config.inlier} only: name another set")
+    return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds)
+
+
+def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
+    count = int(train.labels.max()) + 1
+    if count < 2:
+        raise ValueError(f"--inlier {inlier} must have at least two labelled classes; give class folders or an .npz")
+    return train.class_names or tuple(str(k) for k in range(count))
+
+
+def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows in file order, or shuffled once, by a fixed seed, where a set may be listed class by class.
+
+    The last rows are held out: they must hold every class.
+    """
+    if inlier in KNOWN or inlier in bundled.SETS:
+        return train.images, train.labels
+    order = np.random.default_rng(0).permutation(len(train.labels))
+    return train.images[order], train.labels[order]
+
+
+def _same_classes(inlier: str, test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
+    """Test labels counted as the training split counts them: class folders are numbered within their split."""
+    if test.class_names == names or not names or not test.class_names:
+        return test.labels
+    unknown = sorted(set(test.class_names) - set(names))
+    if unknown:
+        raise ValueError(
+            f"the test split of --inlier {inlier} has classes that its training split has not: {', '.join(unknown)}"
+        )
+    return np.asarray([names.index(name) for name in test.class_names], np.int32)[test.labels]
+
+
+def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:
+    label = label_of(name)
+    if path_of(name) == path_of(config.inlier):
+        raise ValueError(f"--outliers {label} is the inlier set itself: name another set")
+    if label in seen:
+        raise ValueError(f"--outliers must name each set once, {label} stands there twice")
+    if label in (INLIER, HELD_OUT) or not label:
+        raise ValueError(f"--outliers may not call a set {label!r}: choose another name before the =")
+
+
+def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
+    """How many of the last training rows stay out of both stages.
+
+    A classifier trained here keeps 5,000 (reference: 20 %) to calibrate on. Foreign weights saw all training images, so
+    nothing is gained by it; the reference still fits its flow to the first 80 %.
+    """
+    if config.preset == "reference":
+        return round(rows * HELD_OUT_SHARE)
+    if not trained_here:
+        return 0
+    return min(HELD_OUT_IMAGES, round(rows * HELD_OUT_SHARE))
+
+
+def check_every_class(sets: Sets, fit_rows: slice) -> None:
+    """Raise ValueError unless the rows that train hold every class."""
+    present = np.bincount(sets.train_labels[fit_rows], minlength=len(sets.class_names)) > 0
+    if not present.all():
+        missing = ", ".join(name for name, there in zip(sets.class_names, present, strict=True) if not there)
+        raise ValueError(f"the training rows hold no image of class {missing}; add images of it, or remove the class")
+
+
+def label_of(name: str) -> str:
+    """The short name of `name` or `label=/path`."""
+    return name.split("=", 1)[0]
+
+
+def path_of(name: str) -> str:
+    """What `open_source` opens for `name` or `label=/path`."""
+    return str(Path(name.split("=", 1)[1]).expanduser()) if "=" in name else name

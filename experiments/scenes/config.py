@@ -1,0 +1,313 @@
+"""Every setting of `experiments.uem` and its default: one frozen dataclass that is also the command's flags.
+
+As in `images.config`: a field that is None takes its value from the preset, from the bundled demonstration or from
+the machine; `resolve` fills it in, and only resolved settings are run, hashed and written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from experiments import settings as shared
+from experiments.settings import Precision, check_choices, default_precision, fill
+
+BackboneName = Literal[
+    "dinov2_vits14",
+    "dinov2_vitb14",
+    "dinov2_vitl14",
+    "dinov2_vits14_reg",
+    "dinov2_vitb14_reg",
+    "dinov2_vitl14_reg",
+    "clip_vitb16",
+    "clip_vitl14",
+    "swin_b",
+    "vit_small_scratch",
+    "vit_tiny_scratch",
+]
+Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rba", "msp_probability"]
+METHODS: tuple[Method, ...] = Method.__args__  # type: ignore[attr-defined]
+COMPARED = tuple(method for method in METHODS if method != "msp_probability")  # it ranks as msp until it saturates
+Pair = tuple[int, int]
+SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")  # trained in stage 1, there are no published weights
+MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UEM:
+    """Train an inlier segmentor, then its unknown estimation module, and mark unknown objects pixel by pixel.
+
+    With no flags this runs the bundled demonstration: rendered street scenes that need no download.
+    """
+
+    workdir: Path = Path("runs")
+    """Folder of the runs (<workdir>/uem-<inlier>-<variant>-<hash>/) and of compiled programs (<workdir>/cache/)."""
+    inlier: Literal["streets", "camvid", "cityscapes"] = "streets"
+    """Inlier scenes: streets (bundled, rendered), camvid, cityscapes."""
+    objects: str | None = None
+    """Objects that are pasted as outliers: bundled, coco, cutouts, or a folder of RGBA images or of images/ and
+    masks/. Default: bundled for streets, coco otherwise."""
+    evaluate: tuple[str, ...] | None = None
+    """Evaluation sets: road_anomaly, fs_laf, smiyc_at, smiyc_ot, or <inlier>_mix, the inlier test scenes with objects
+    pasted that training never showed. Commas or spaces separate them. Default: streets_mix for streets, road_anomaly
+    and fs_laf otherwise."""
+    data_dir: Path | None = None
+    """Folder that holds the published archives, unpacked."""
+    image_height: int | None = None
+    """Resize every image to this height in pixels. Default: as they are."""
+    preset: Literal["reference", "paper", "short"] | None = None
+    """reference: the authors' released code; paper: the text of Nayal, Shoeb, Güney 2024, where the two differ; short:
+    reference with a memory that runs under 10,000 steps can fill. Default: reference, for the demonstration short."""
+    variant: Literal["g-d", "d-d", "g-g"] = "g-d"
+    """Heads of segmentor and estimator: D = linear, G = Gaussian mixture (Table 3)."""
+    backbone: BackboneName | None = None
+    """Default: dinov2_vitb14_reg (section 4); vit_tiny_scratch for the demonstration. The scratch ones are trained with
+    the decoder in stage 1, then frozen like the others."""
+    backbone_weights: str | None = None
+    """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
+    segmentor: Path | None = None
+    """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
+    steps: int | None = None
+    """Stage 1 steps. Default 90,000 (released code); 500 for the demonstration."""
+    estimator_steps: int | None = None
+    """Stage 2 steps. Default 4,000 (released code); 500 for the demonstration."""
+    warmup: int = 1500
+    """Steps of linear warm-up of either stage (released code). A stage without more steps, and each of preset short,
+    warms up for at most a tenth of them."""
+    learning_rate: float | None = None
+    """Peak of the warm-up; then linear decay to 1e-7. Default 5e-4 (released code); 1e-3 for the demonstration."""
+    batch_size: int | None = None
+    """Crops of one step over all devices. Default 16 (released scripts: four per device on four); 8 for the
+    demonstration."""
+    crop: Pair | None = None
+    """Height and width of training crops. Default 518 1036 (section 4), 112 224 for the demonstration, cut down to
+    multiples of the backbone's stride: 512 1024 for clip_vitb16 and swin_b."""
+    window: Pair | None = None
+    """Height and width of the windows of inference. Default: the crop."""
+    stride: Pair | None = None
+    """Step between windows. Default 140 140 (released code), cut down like the crop, and at most the window."""
+    window_batch: int | None = None
+    """Windows of one inference step over all devices. Default 8 on an accelerator, 2 on a CPU."""
+    channels: int | None = None
+    """Channels of the decoder and of the space where heads work. Default 256; 64 for the scratch backbones, 48 for the
+    demonstration."""
+    components: int = 5
+    """Gaussians per class (section 4)."""
+    paste_probability: float = 1.0
+    """Share of training scenes with an object pasted in stage 2 (the authors' run names)."""
+    object_share: tuple[float, float] | None = None
+    """Resize every pasted object so that its longer side is a random share, between these two, of the scene's height.
+    Default: keep its size, as the paper does; 0.25 0.6 for the demonstration, whose scenes are small."""
+    hue: float | None = None
+    """Largest turn of the hue by colour jitter, in turns of the colour circle. Default 0.5 (released code); 0.05 for
+    the scratch backbones, which have little but colour to start from."""
+    freeze_statistics: bool = True
+    """Keep the decoder's batch statistics frozen in stage 2, as the paper says; False follows the released code, which
+    lets them drift."""
+    per_device_sinkhorn: bool = False
+    """Balance assignments over each device's own crops, as the released code does, instead of over the whole batch."""
+    methods: tuple[Method, ...] = COMPARED
+    """Scores to evaluate: id, ood and lr of Table 2, and baselines on the segmentor's logits."""
+    baselines: tuple[Literal["pebal", "rba"], ...] = ()
+    """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
+    exact: bool | None = None
+    """Sort all pixels for AP, AUROC and FPR95 instead of streaming them. Default: up to 60 million pixels a set."""
+    precision: Precision | None = None
+    """Arithmetic of backbone and decoder; heads, likelihoods, losses and scores are float32 always. Default: bfloat16
+    on an accelerator, float32 on a CPU."""
+    workers: int | None = None
+    """Processes that prepare training crops; 0 = threads of this one. Default: 0 on a CPU, 8 with an accelerator."""
+    seed: int = 0
+    """Seed of initialisation, order, crops, pasting and colour jitter."""
+    tensorboard: bool = False
+    """Also write the curves as TensorBoard events (needs the tracking extra)."""
+    run: str | None = None
+    """Name of the run's folder under --workdir. Default: uem-<inlier>-<variant>-<hash of the settings>."""
+    resume: bool = False
+    """Continue an unfinished run."""
+    overwrite: bool = False
+    """Delete the run's folder first."""
+    debug: bool = False
+    """Show the traceback of an error instead of one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(UEM):
+    """The same with every None filled in, but for those that mean "none": what a run computes with."""
+
+    objects: str
+    evaluate: tuple[str, ...]
+    preset: Literal["reference", "paper", "short"]
+    backbone: BackboneName
+    steps: int
+    estimator_steps: int
+    learning_rate: float
+    batch_size: int
+    crop: Pair
+    window: Pair
+    stride: Pair
+    window_batch: int
+    channels: int
+    hue: float
+    precision: Precision
+    workers: int
+
+
+# The bundled demonstration: sizes at which two CPU cores need under four minutes.
+DEMONSTRATION: dict[str, Any] = {
+    "objects": "bundled",
+    "evaluate": ("streets_mix",),
+    "preset": "short",
+    "backbone": "vit_tiny_scratch",
+    "steps": 500,
+    "estimator_steps": 500,
+    "object_share": (0.25, 0.6),
+    "learning_rate": 1e-3,
+    "batch_size": 8,
+    "channels": 48,
+}
+# Section 4 of the paper; steps, rate and batch of the released code and its scripts.
+FULL_SIZE: dict[str, Any] = {
+    "objects": "coco",
+    "evaluate": ("road_anomaly", "fs_laf"),
+    "preset": "reference",
+    "backbone": "dinov2_vitb14_reg",
+    "steps": 90_000,
+    "estimator_steps": 4000,
+    "learning_rate": 5e-4,
+    "batch_size": 16,
+}
+DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
+STRIDE = 140
+PLACE = ("window_batch", "workers")  # beside settings.PLACE, what no number depends on
+
+
+def parse(argv: list[str] | None = None) -> UEM:
+    """The settings given on the command line; unknown or malformed flags exit with status 2."""
+    config = tyro.cli(UEM, args=argv, prog="python -m experiments.uem")
+    if config.evaluate is None:
+        return config
+    names = (name for text in config.evaluate for name in text.split(",") if name)
+    return dataclasses.replace(config, evaluate=tuple(names))
+
+
+def resolve(config: UEM, *, accelerator: bool) -> Settings:
+    """The settings that the run computes with; raises ValueError on a combination that cannot run."""
+    bundled = config.inlier == "streets"
+    config = fill(config, **(DEMONSTRATION if bundled else FULL_SIZE))
+    config = fill(config, crop=_whole_cells(config, DEMONSTRATION_CROP if bundled else FULL_CROP))
+    config = fill(
+        config,
+        window=config.crop,
+        window_batch=8 if accelerator else 2,
+        workers=8 if accelerator else 0,
+        precision=default_precision(accelerator),
+        channels=64 if config.backbone in SCRATCH else 256,
+        hue=0.05 if config.backbone in SCRATCH else 0.5,
+    )
+    assert config.window is not None
+    step = _whole_cells(config, (STRIDE, STRIDE))
+    config = fill(config, stride=tuple(min(sides) for sides in zip(step, config.window, strict=True)))
+    settings = Settings(**shared.values_of(config))
+    check(settings)
+    return settings
+
+
+def _whole_cells(config: UEM, sides: Pair) -> Pair:
+    """The sides, in pixels, cut down to multiples of the backbone's stride."""
+    from quantjax.extractors import FEATURE_BACKBONES
+
+    cell = FEATURE_BACKBONES[str(config.backbone)].stride
+    return sides[0] // cell * cell, sides[1] // cell * cell
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError for values that no run can have."""
+    from quantjax.checks import check_interval
+    from quantjax.extractors import FEATURE_BACKBONES
+
+    least = {"steps": 1, "estimator_steps": 1, "batch_size": 1, "window_batch": 1, "channels": 4, "components": 1}
+    shared.check_least(settings, least | {"warmup": 0, "workers": 0})
+    check_interval("--learning-rate", settings.learning_rate, 0.0, 1.0, closed="right")
+    check_interval("--hue", settings.hue, 0.0, 0.5)
+    check_interval("--paste-probability", settings.paste_probability, 0.0, 1.0)
+    if settings.object_share is not None and not 0.0 < settings.object_share[0] <= settings.object_share[1] <= 1.0:
+        raise ValueError(f"--object-share must be two numbers, 0 < low <= high <= 1, got {settings.object_share}")
+    if settings.image_height is not None:
+        check_interval("--image-height", settings.image_height, 16, 8192)
+    backbone = FEATURE_BACKBONES[settings.backbone]
+    for name in ("crop", "window"):
+        sides = getattr(settings, name)
+        if min(sides) < backbone.stride or (backbone.kind == "plain" and any(s % backbone.stride for s in sides)):
+            fits = tuple(max(1, round(side / backbone.stride)) * backbone.stride for side in sides)
+            raise ValueError(
+                f"--{name} must be multiples of {backbone.stride} pixels for {settings.backbone}, got {sides[0]} "
+                f"{sides[1]}; the nearest are {fits[0]} {fits[1]}"
+            )
+    if any(not 1 <= step <= side for step, side in zip(settings.stride, settings.window, strict=True)):
+        raise ValueError(f"--stride must lie between 1 and the window {settings.window}, got {settings.stride}")
+    _check_sets(settings)
+    _check_weights(settings)
+    shared.check_seed_and_run(settings)
+
+
+def _check_sets(settings: Settings) -> None:
+    if not settings.evaluate:
+        raise ValueError("--evaluate must name at least one set, got none")
+    own = settings.inlier + MIX
+    for name in settings.evaluate:
+        if name.endswith(MIX) and name != own:
+            raise ValueError(f"--evaluate {name} needs --inlier {name.removesuffix(MIX)}; with this inlier set: {own}")
+    check_choices("--evaluate", settings.evaluate, ("road_anomaly", "fs_laf", "smiyc_at", "smiyc_ot", own))
+    check_choices("--methods", settings.methods, METHODS)
+    if settings.baselines and settings.variant != "d-d":
+        raise ValueError(f"--baselines fine-tune a linear head: give --variant d-d, got {settings.variant}")
+
+
+def _check_weights(settings: Settings) -> None:
+    given = settings.backbone_weights is not None
+    if given and settings.backbone in SCRATCH:
+        raise ValueError(f"--backbone-weights: {settings.backbone} is trained here and takes none; choose another one")
+    if not given and settings.backbone not in SCRATCH and settings.segmentor is None:
+        raise ValueError(
+            f"--backbone-weights must name the weights of {settings.backbone}: a file or hf:<owner>/<repository> "
+            "(facebook/dinov2-with-registers-base, say); without pretrained weights use --backbone vit_small_scratch"
+        )
+    if settings.segmentor is not None and not settings.segmentor.is_file():
+        raise ValueError(f"--segmentor must be the segmentor.safetensors of a finished run, got {settings.segmentor}")
+
+
+def identity(config: Settings) -> dict[str, Any]:
+    """The part of the settings that decides the numbers; files count by content.
+
+    Raises as `open_objects` when a folder of objects is not there.
+    """
+    settings = shared.computed(config, PLACE)
+    if config.segmentor is not None:
+        settings["segmentor"] = shared.file_digest(config.segmentor)
+    if config.backbone_weights is not None and Path(config.backbone_weights).is_file():
+        settings["backbone_weights"] = shared.file_digest(Path(config.backbone_weights))
+    return settings | _objects_content(config)
+
+
+def _objects_content(config: Settings) -> dict[str, str]:
+    """A digest of the objects that are one's own; a published set counts by its name."""
+    from quantjax.data.objects import find_objects
+
+    if config.objects == "coco":
+        return {}
+    folder = find_objects(config.objects, config.data_dir)
+    if folder is None:
+        return {}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    parts = [part for file in files for part in (str(file.relative_to(folder)), shared.file_digest(file))]
+    return {"objects_content": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]}
+
+
+def run_name(config: Settings, identity: dict[str, Any]) -> str:
+    """uem-<inlier>-<variant>-<first 8 hexadecimal digits of the settings' hash>."""
+    return shared.run_name(config.run, f"uem-{config.inlier}-{config.variant}", identity)

@@ -1,0 +1,74 @@
+"""Segmentor and estimator on disk: their arrays, and what they are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.scenes.config import Settings
+from quantjax import trees
+from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
+from quantjax.types import PyTree
+
+SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
+ABOUT = "about"  # key of the files' metadata
+# settings that a stored segmentor must share with the run that takes it over
+SHARED = ("inlier", "backbone", "channels", "components", "preset")
+
+
+def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
+    """(variables of the backbone or None, attributes that its file decides); raises as convert.read_backbone."""
+    if config.backbone_weights is None:
+        return None, {}
+    from quantjax.convert.transformers import read_backbone
+
+    return read_backbone(config.backbone_weights, config.backbone)
+
+
+def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
+    """What a stored segmentor is of."""
+    shared = {name: getattr(config, name) for name in SHARED}
+    about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+    return dict(json.loads(json.dumps(about)))  # as it comes back from the file
+
+
+def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
+    """Write variables, which appear whole or not at all."""
+    write_safetensors(file, variables, {ABOUT: json.dumps(about)})
+
+
+def read_overrides(file: Path) -> dict[str, Any]:
+    """The attributes of a stored segmentor's backbone that its published weights decided."""
+    stored = read_about(file).get("overrides", {})
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """What a stored network is of; raises ValueError when the file was not written by `save`."""
+    stored = read_metadata(file).get(ABOUT)
+    if stored is None:
+        raise ValueError(f"{file} says not what it is of: give the segmentor.safetensors of a finished run")
+    return dict(json.loads(stored))
+
+
+def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> PyTree:
+    """Read what `save` wrote into the structure of `template`, variables of the network that is meant.
+
+    Raises ValueError when the file is damaged, of other settings than `about`, or its arrays do not fit.
+    """
+    stored = read_about(file)
+    for key, wanted in (about or {}).items():
+        if stored.get(key) != wanted:
+            raise ValueError(
+                f"{file} is of another segmentor: {key} is {stored.get(key)!r} there, this run has {wanted!r}; "
+                "give the file of a run with the same settings, or leave out --segmentor to train one"
+            )
+    try:
+        arrays = trees.restore(trees.flatten(read_safetensors(file)), template)
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit the network: {error}") from error
+    return jax.tree.map(jnp.asarray, arrays)

@@ -1,0 +1,91 @@
+"""What the settings of every command share: how they are filled in, checked, told apart and named.
+
+The settings themselves, their defaults and their flags are in `images.config` and `scenes.config`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Config = TypeVar("Config")
+
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+# Where a run happens, or whether it may go on: no part of what it computes. Each command adds its own.
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "tensorboard")
+
+
+def default_precision(accelerator: bool) -> Precision:
+    """What networks compute in unless a flag says otherwise."""
+    return "bfloat16" if accelerator else "float32"
+
+
+def fill(config: Config, **defaults: Any) -> Config:
+    """`config` with its None fields replaced."""
+    missing = {k: v for k, v in defaults.items() if getattr(config, k) is None}
+    return dataclasses.replace(config, **missing)  # type: ignore[type-var]
+
+
+def values_of(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as they are: what another dataclass with these fields is made of."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check_least(settings: Any, least: Mapping[str, int]) -> None:
+    """Raise ValueError unless each field is at least as large as `least` says."""
+    from quantjax.checks import check_interval
+
+    for name, low in least.items():
+        check_interval(flag(name), getattr(settings, name), low, float("inf"))
+
+
+def check_seed_and_run(settings: Any) -> None:
+    """Raise ValueError unless the seed fits 32 bits and --run, where given, is the name of a folder."""
+    from quantjax.checks import check_interval
+
+    check_interval("--seed", settings.seed, 0, 2**32 - 1)
+    if settings.run is not None and Path(settings.run).name != settings.run:
+        raise ValueError(
+            f"--run must be the name of a folder under --workdir, without separators, got {settings.run!r}"
+        )
+
+
+def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError unless `given` names at least one of `known`, each once."""
+    if not given:
+        raise ValueError(f"{flag} must name at least one of {', '.join(known)}; got none")
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{flag} must be of {', '.join(known)}; got {name!r}")
+        if list(given).count(name) > 1:
+            raise ValueError(f"{flag} must name each once, {name} stands there twice")
+
+
+def describe(config: Any) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def computed(config: Any, place: Sequence[str]) -> dict[str, Any]:
+    """The settings that decide the numbers, as plain JSON values: all but `place` and PLACE."""
+    return {k: v for k, v in describe(config).items() if k not in (*PLACE, *place)}
+
+
+def file_digest(path: Path) -> str:
+    """16 hexadecimal digits that stand for a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def run_name(given: str | None, prefix: str, identity: Mapping[str, Any]) -> str:
+    """The name that --run gives, else <prefix>-<first 8 hexadecimal digits of the hash of what is computed>."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return given or f"{prefix}-{digest}"

@@ -1,0 +1,41 @@
+"""How a run begins: the devices of the machine, and the folder that is its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import run_folder
+from quantjax import parallel
+
+
+def open_devices() -> bool:
+    """Make the cores of a CPU devices, unless XLA_FLAGS says how many there are; whether there is an accelerator."""
+    if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        parallel.cores_as_devices()
+    return jax.default_backend() != "cpu"
+
+
+def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> Path | None:
+    """The folder of the run that these settings name; None, its results shown, when it was finished before.
+
+    From here on products have the settings' precision, and compiled programs are kept beside the runs. Raises as
+    `run_folder.open_run`.
+    """
+    if config.precision != "tensorfloat32":
+        jax.config.update("jax_default_matmul_precision", "highest")
+    folder = run_folder.open_run(config, name, identity)
+    if folder is None:
+        return None
+    parallel.enable_compilation_cache(cache_of(folder) / "compiled")
+    print(f"run {folder}\n{note}", flush=True)
+    return folder
+
+
+def cache_of(folder: Path) -> Path:
+    """What the runs of one --workdir share: features and compiled programs."""
+    return folder.parent / "cache"

@@ -1,0 +1,90 @@
+"""The threshold of a detector, set on inliers alone (Taghikhah et al., AAAI 2024, "Log-Likelihood Based Threshold")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from quantjax import metrics
+from quantjax.checks import check_interval, check_shape
+from quantjax.data.arrays import half_split
+from quantjax.detector.dispatch import predictor, type_name
+from quantjax.detector.scenes import SceneDetector
+from quantjax.rows import IGNORED
+
+SCENES, PIXELS = 200, 20_000  # at most so many scenes, and drawn pixels of each: a bound on time and memory
+SEED = 0  # of the halves and of the pixels drawn
+
+Report = Callable[[int, int], None]  # (rows or scenes done, in all)
+
+
+def calibrate(
+    detector: Any,
+    inliers: Any,
+    true_positive_rate: float = 0.95,
+    *,
+    source: str | None = None,
+    report: Report | None = None,
+    **options: Any,
+) -> Any:
+    """`detector` with the lowest threshold that keeps at least that share of `inliers`, which it was not fitted to.
+
+    inliers are what it predicts on: images, or rows of features or logits; of scenes a sequence of images uint8
+    [H, W, 3], or of {"image", "label"} whose pixels labelled 255 (uint8 [H, W]) do not count. There the share is one of
+    pixels, at most 20,000 drawn from each of at most 200 scenes, evenly spread: half of the scenes set the threshold,
+    the other half tells what it keeps; a single scene is judged by itself.
+
+    `source` says in words where the inliers come from ("held-out inliers", "inlier scenes") and stays with the
+    detector. Options are those of `predictor`; report(done, total) is called now and then. Raises TypeError when this
+    is no detector, ValueError for inliers of another shape, for none, and when the score of one is NaN.
+    """
+    check_interval("true_positive_rate", true_positive_rate, 0.0, 1.0, closed="right")
+    type_name(detector)
+    score = predictor(detector._replace(threshold=0.0), **options).score
+    if isinstance(detector, SceneDetector):
+        record = _of_scenes(score, inliers, true_positive_rate, source or "inlier scenes", report)
+    else:
+        scores = score(inliers, report=report)
+        record = metrics.calibrate(scores, source=source or "held-out inliers", tpr=true_positive_rate)
+    return detector._replace(threshold=record.threshold, calibration=in_percent(record))
+
+
+def in_percent(record: metrics.Calibration) -> dict[str, Any]:
+    """A calibration as detectors keep it: rates in percent, the threshold apart."""
+    values = {key: value for key, value in record._asdict().items() if key != "threshold"}
+    return values | {key: 100.0 * values[key] for key in ("promised_tpr", "achieved_tpr")}
+
+
+def _of_scenes(score: Callable[..., Any], scenes: Any, tpr: float, source: str, report: Report | None) -> Any:
+    shown = np.unique(np.linspace(0, len(scenes) - 1, min(len(scenes), SCENES)).round().astype(int))
+    if not len(shown):
+        raise ValueError("inliers must hold at least one scene, got none")
+    drawn, counted = [], "pixels"
+    for done, index in enumerate(map(int, shown)):
+        scene = scenes[index]
+        if isinstance(scene, Mapping):
+            counted = "labelled pixels"
+        drawn.append(_drawn(score, scene, index))
+        if report:
+            report(done + 1, len(shown))
+    half, other = half_split(len(shown), SEED) if len(shown) > 1 else ([0], [0])
+    return metrics.calibrate(
+        np.concatenate([drawn[i] for i in half]),
+        source=f"{counted} of {len(half)} {source}, at most {PIXELS:,} of each",
+        tpr=tpr,
+        check_scores=np.concatenate([drawn[i] for i in other]),
+    )
+
+
+def _drawn(score: Callable[..., Any], scene: Any, index: int) -> np.ndarray:
+    """Scores of at most PIXELS of a scene's labelled pixels."""
+    values = score(scene["image"] if isinstance(scene, Mapping) else scene)
+    if isinstance(scene, Mapping):
+        check_shape("label", scene["label"], f"[{values.shape[0]}, {values.shape[1]}]")
+        values = values[scene["label"] != IGNORED]
+    values = values.ravel()
+    if len(values) <= PIXELS:
+        return values
+    return np.random.default_rng([SEED, index]).choice(values, PIXELS, replace=False)
