@@ -32,7 +32,7 @@ def run(flags: QuantOD) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder
+    from experiments import hosts, run_folder
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
     from experiments.images.sets import check_every_class, held_out, load_sets
@@ -44,7 +44,7 @@ def run(flags: QuantOD) -> int:
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
-    config = resolve(flags, accelerator=open_devices())
+    config = resolve(flags, accelerator=open_devices(flags.hosts))
     run_identity = identity(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
     if folder is None:
@@ -118,6 +118,8 @@ def run(flags: QuantOD) -> int:
     main_method = "quantod" if "quantod" in config.scores else config.scores[0]
 
     # ---- the detector and the report
+    if not hosts.is_first():
+        return 0
     outcome.save_detector(
         folder / "detector", config, trained, sets.class_names, main_method, fitted[main_method],
         calibrations[main_method],

@@ -35,7 +35,7 @@ def run(flags: UEM) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder
+    from experiments import hosts, run_folder
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
@@ -44,7 +44,7 @@ def run(flags: UEM) -> int:
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
-    config = resolve(flags, accelerator=open_devices())
+    config = resolve(flags, accelerator=open_devices(flags.hosts))
     run_identity = identity(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
     if folder is None:
@@ -68,7 +68,9 @@ def run(flags: UEM) -> int:
     given = None
     if config.segmentor is not None:
         given = storage.load(config.segmentor, stages.final(config, variables), about)
-    run_folder.begin_run(folder, describe(config), run_identity, fingerprint(config, sets), overwrite=config.overwrite)
+    content = fingerprint(config, sets)
+    hosts.check_same("the training scenes", {"fingerprint": content}, hosts.REMEDY)
+    run_folder.begin_run(folder, describe(config), run_identity, content, overwrite=config.overwrite)
     evaluation.clean(folder)
 
     # ---- stage 1: the inlier segmentor, given or trained here, then frozen
@@ -125,6 +127,8 @@ def run(flags: UEM) -> int:
     )
 
     # ---- the report
+    if not hosts.is_first():
+        return 0
     results = {
         "rows": rows,
         "miou": miou,

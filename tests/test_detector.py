@@ -81,7 +81,8 @@ def make(variables, features):
 PLAIN = [
     ("quantod", FLOW, lambda p, o: -log_likelihood(quantod(**FLOW), p, o.features)),
     ("quantod", PERMUTED, lambda p, o: -log_likelihood(quantod(**PERMUTED), p, o.features)),
-    ("msp", {}, lambda p, o: -jax.nn.softmax(o.logits, -1).max(-1)),
+    ("msp", {"form": "log_odds"}, lambda p, o: scores.msp(o.logits)),
+    ("msp", {}, lambda p, o: -jax.nn.softmax(o.logits, -1).max(-1)),  # written before there were two forms
     ("max_logit", {}, lambda p, o: -o.logits.max(-1)),
     ("energy", {"temperature": 2.0}, lambda p, o: -2.0 * jax.nn.logsumexp(o.logits / 2.0, -1)),
     ("mahalanobis", {}, lambda p, o: scores.mahalanobis(p, o.features)),
@@ -115,7 +116,9 @@ def test_perturbed_scores_move_the_standardised_input(make, variables, images, n
     module, std = BACKBONES[BACKBONE].build(3), fitted.preprocessing.std
     inputs = standardise(images, fitted.preprocessing)
     if name == "odin":
-        odin = partial(scores.odin, lambda x: module.apply(variables, x).logits, epsilon=0.01, std=std)
+        odin = partial(
+            scores.odin, lambda x: module.apply(variables, x).logits, epsilon=0.01, std=std, form="probability"
+        )
         expected = jax.jit(odin)(inputs)
     else:
         function = partial(scores.mahalanobis, fitted.params)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.atomic import replaced_file
 from quantjax.data import augment
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
+from quantjax.hosts import from_first
 from quantjax.inference import batched
 from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
@@ -82,16 +85,21 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
-    stored = _read_npz(file, len(images))
-    if stored is not None:
-        return _under_head(extractor, stored)
+    kept = from_first(lambda: _as_arrays(_read_npz(file, len(images))))
+    if kept is not None:
+        return _under_head(extractor, Extracted(kept["logits"], kept["features"], float(kept["seconds"])))
     start = time.perf_counter()
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
-    with replaced_file(file) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, **result._asdict())
+    if is_first():
+        with replaced_file(file) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **result._asdict())
     return _under_head(extractor, result)
+
+
+def _as_arrays(stored: Extracted | None) -> dict[str, np.ndarray] | None:
+    return None if stored is None else {name: np.asarray(value) for name, value in stored._asdict().items()}
 
 
 def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
@@ -112,17 +120,19 @@ def extract_views(
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npy"
-        features = _read_npy(file, len(images))
+        kept = from_first(partial(_view_array, file, len(images)))
+        features = None if kept is None else kept["features"]
         if features is None:
             draws = jax.device_get(
                 augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
             )
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
-            with replaced_file(file) as temporary, temporary.open("wb") as handle:
-                np.save(handle, features)
+            if is_first():
+                with replaced_file(file) as temporary, temporary.open("wb") as handle:
+                    np.save(handle, features)
         result.append(features)
-    if views:
+    if views and is_first():
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 
@@ -143,6 +153,11 @@ def _read_npy(file: Path, rows: int) -> np.ndarray | None:
     except (OSError, ValueError, TypeError, EOFError):
         return None
     return features if _sound([features], rows) else None
+
+
+def _view_array(file: Path, rows: int) -> dict[str, np.ndarray] | None:
+    features = _read_npy(file, rows)
+    return None if features is None else {"features": features}
 
 
 def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments import hosts
 from experiments.images.config import HELD_OUT, INLIER, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data
@@ -48,7 +50,7 @@ def load_sets(config: Settings, progress: OpenProgress) -> Sets:
         start = time.perf_counter()
         source = open_source(path_of(name), config.data_dir, split, divide=divide)
         with progress(f"read {label_of(name)}") as report:
-            images, labels = data.load(source, size=config.image_size, report=report)
+            images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
 
     train, test = read(config.inlier, "train", divide=True), read(config.inlier, "test", divide=True)

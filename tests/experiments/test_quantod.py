@@ -142,7 +142,7 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, 
         assert main([*command, "--resume"]) == 130
     assert main([*command, "--resume"]) == 0
     [folder] = tmp_path.glob("quantod-*")
-    rates = ("fpr95", "auroc", "aupr")
+    rates = ("fpr95", "auroc", "average_precision")
     one, two = results_of(demonstration), results_of(folder)
     whole = {(r["method"], r["outlier"]): [r[k] for k in rates] for r in one["rows"]}
     assert [whole[r["method"], r["outlier"]] for r in two["rows"]] == [[r[k] for k in rates] for r in two["rows"]]
@@ -155,6 +155,7 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, 
     assert losses[0] == losses[1]
 
 
+@pytest.mark.long
 def test_the_command_on_four_devices(tmp_path):
     """Both stages and all scoring on four devices, among which batches of 30 do not divide; one device then judges the
     classifier alike. (Two trainings cannot be compared: at this learning rate a change of 1e-7 grows 30-fold a step.)
