@@ -126,6 +126,13 @@ def test_features_of_a_torch_model(pixels):
     assert scope["fitted"].dimension == 4
 
 
+def test_features_in_other_files(rng):
+    np.savez("inliers.npz", features=rng.normal(size=(60, 4)).astype(np.float16), labels=np.arange(60) % 3)
+    scope: dict = {}
+    exec(block("read_features("), scope)
+    assert scope["fitted"].dimension == 4
+
+
 def test_a_flow_on_features_of_ones_own(rng):
     inliers = rng.normal(size=(256, 6)) @ rng.normal(size=(6, 6))
     np.save("features.npy", np.concatenate([inliers, np.full((1, 6), 30.0)]))

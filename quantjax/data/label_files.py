@@ -81,7 +81,7 @@ def read_mask(path: Path) -> np.ndarray:
     if image.mode in ("RGB", "RGBA"):
         values = np.asarray(image)
         _check_opaque(path, image.mode, values)
-        return values[..., :3].any(axis=-1)
+        return np.asarray(values[..., :3].any(axis=-1))
     return read_values(path) > 0
 
 

@@ -233,6 +233,12 @@ def tfds(name: str, data_dir: Path | None, split: str) -> TfdsSource:
         raise FileNotFoundError(_how_to_prepare(name, where, str(error))) from error
     if len(records) and "image" not in records[0]:
         raise ValueError(f"tfds:{name} has no feature 'image', only {', '.join(records[0])}; it is no image data set")
+    if len(records) and (
+        np.ndim(label := records[0].get("label", NO_LABEL)) or np.asarray(label).dtype.kind not in "iu"
+    ):
+        raise ValueError(
+            f"tfds:{name} must have one class number as 'label', got {np.asarray(label)!r}; name another set"
+        )
     return TfdsSource(records)
 
 

@@ -73,6 +73,15 @@ def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photo
     assert [name in error for name, error in zip(("empty.png", "text.png"), errors, strict=True)] == [True, True]
 
 
+def test_photographs_are_judged_upright(tmp_path, rng):
+    pixels = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    images, _, _ = predict.read_images([tmp_path / "a.png"], 16)
+    np.testing.assert_array_equal(images[0], pixels[::-1, ::-1][:, 4:20])
+
+
 def test_files_that_are_not_read_are_counted_in_one_line_and_hidden_ones_are_not_seen(capsys, run_folder, photos):
     for name in ("a.jp2", "b.bmp2", "deep/c.jp2", "._a.png", ".thumbnails/a.png", "notes.txt"):
         (photos / name).parent.mkdir(exist_ok=True)
