@@ -82,8 +82,12 @@ def unread_sentence(folder: Path, unread: Sequence[Path]) -> str:
 
 
 def _walk(folder: Path, deep: bool) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if deep and not is_hidden(name)]
-        for name in files:
-            if not is_hidden(name) and (file := Path(parent, name)).is_file():
-                yield file
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if deep and not is_hidden(name) and not _leads_back(parent, name)]
+        yield from (Path(parent, name) for name in files if not is_hidden(name))
+
+
+def _leads_back(parent: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(parent, name)
+    return os.path.islink(path) and Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(path))

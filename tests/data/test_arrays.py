@@ -10,7 +10,8 @@ from PIL import Image
 
 from quantjax import data
 from quantjax.data.images import fit
-from quantjax.data.readers import ArraySource, image_folder
+from quantjax.data.folders import image_folder
+from quantjax.data.readers import ArraySource
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quantjax.data.arrays import load
 from quantjax.data.objects import open_objects
 from quantjax.data.scenes import open_scenes
 from quantjax.data.sources import open_source
@@ -87,6 +88,18 @@ def test_a_folder_is_refused_rather_than_read_in_part(tree, case):
         open_source(tree(files), split="test")
     with pytest.raises(ValueError, match=message):
         open_splits(tree(files))
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tree, tmp_path):
+    folder = tree("cat/1.png")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "picture.png", tmp_path / "elsewhere" / "2.png")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    (folder / "cat" / "back").symlink_to(folder)
+    assert (open_source(folder).class_names, len(open_source(folder))) == (("cat", "dog"), 2)
+    (folder / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(ValueError, match=r"gone\.png cannot be decoded"):
+        load(open_source(folder))
 
 
 def test_what_looks_like_an_image_and_is_not_read_is_counted_in_one_line(tree):
