@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from quantjax import data
-from quantjax.data.images import fit
 from quantjax.data.folders import image_folder
+from quantjax.data.images import fit
 from quantjax.data.readers import ArraySource
 
 
