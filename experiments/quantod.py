@@ -35,7 +35,7 @@ def run(flags: QuantOD) -> int:
     from experiments import run_folder
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_every_class, held_out, load_sets
+    from experiments.images.sets import check_every_class, content, held_out, load_sets, open_sources
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.start import cache_of, open_devices, open_run
@@ -45,14 +45,15 @@ def run(flags: QuantOD) -> int:
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
     config = resolve(flags, accelerator=open_devices())
-    run_identity = identity(config)
+    sources = open_sources(config)
+    run_identity = identity(config) | content(config, sources)
     folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
     if folder is None:
         return 0
     cache = cache_of(folder)
 
     # ---- data
-    sets = load_sets(config, Progress)
+    sets = load_sets(config, Progress, sources)
     num_classes = len(sets.class_names)
     given = classifier.read_weights(config, num_classes)
     trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet

@@ -59,6 +59,15 @@ def check_seed_and_run(settings: Any) -> None:
         )
 
 
+def check_data_dir(settings: Any) -> None:
+    """Raise ValueError when --data-dir is given and is no folder, also where no set is read from it."""
+    if settings.data_dir is not None and not settings.data_dir.expanduser().is_dir():
+        raise ValueError(
+            f"--data-dir must be the folder that holds the published sets, {settings.data_dir} is none: correct it, or "
+            "leave it out where every set is bundled or given by its path"
+        )
+
+
 def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
     """Raise ValueError unless `given` names at least one of `known`, each once."""
     if not given:
@@ -78,11 +87,6 @@ def describe(config: Any) -> dict[str, Any]:
 def computed(config: Any, place: Sequence[str]) -> dict[str, Any]:
     """The settings that decide the numbers, as plain JSON values: all but `place` and PLACE."""
     return {k: v for k, v in describe(config).items() if k not in (*PLACE, *place)}
-
-
-def file_digest(path: Path) -> str:
-    """16 hexadecimal digits that stand for a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def run_name(given: str | None, prefix: str, identity: Mapping[str, Any]) -> str:

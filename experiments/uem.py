@@ -39,19 +39,20 @@ def run(flags: UEM) -> int:
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
-    from experiments.scenes.sets import fingerprint, open_sets
+    from experiments.scenes.sets import check_sets, fingerprint, open_sets
     from experiments.start import open_devices, open_run
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
     config = resolve(flags, accelerator=open_devices())
-    run_identity = identity(config)
+    sets = open_sets(config)
+    run_identity = identity(config) | sets.content | storage.content_from_hub(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
     if folder is None:
         return 0
 
     # ---- data and given weights, before anything is written
-    sets = open_sets(config)
+    check_sets(sets)
     print(outcome.sizes(sets), flush=True)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:

@@ -219,6 +219,7 @@ def check(settings: Settings) -> None:
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
     shared.check_seed_and_run(settings)
+    shared.check_data_dir(settings)
     if not settings.outliers:
         raise ValueError("--outliers must name at least one set, got none")
     check_choices("--scores", settings.scores, methods.names())
@@ -244,9 +245,14 @@ def check_probe(settings: Settings) -> None:
 
 
 def identity(config: Settings) -> dict[str, Any]:
-    """The part of the settings that decides the numbers; weights count by content, not by path."""
+    """The part of the settings that decides the numbers; weights count by content, not by path.
+
+    What stands for the images is `sets.content`.
+    """
+    from quantjax.data.content import file_digest
+
     settings = shared.computed(config, PLACE)
-    return settings if config.weights is None else settings | {"weights": shared.file_digest(config.weights)}
+    return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 
 def run_name(config: Settings, identity: dict[str, Any]) -> str:

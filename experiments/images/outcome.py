@@ -41,8 +41,8 @@ def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: the file of --weights by its name."""
-    return dict(identity) | {"weights": config.weights.name if config.weights else None}
+    """The settings as results.json shows them: the file of --weights by its name and content."""
+    return dict(identity) | {"weights": f"{config.weights.name} {identity['weights']}" if config.weights else None}
 
 
 def about(name: str, fitted: Fitted) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
+from quantjax.data.content import digest
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
@@ -31,6 +33,13 @@ class Sets(NamedTuple):
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
 
 
+class Opened(NamedTuple):
+    """A source that is open, its images not decoded yet."""
+
+    source: Any
+    seconds: float
+
+
 class _Loaded(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
@@ -38,16 +47,39 @@ class _Loaded(NamedTuple):
     seconds: float
 
 
-def load_sets(config: Settings, progress: OpenProgress) -> Sets:
-    """Read every image set of the run as uint8 arrays.
+def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
+    """Every set of the run by (name, split); raises ValueError and FileNotFoundError as `open_source` does."""
+
+    def opened(name: str, split: str) -> Opened:
+        start = time.perf_counter()
+        source = open_source(path_of(name), config.data_dir, split=split)
+        return Opened(source, time.perf_counter() - start)
+
+    inliers = [(config.inlier, split) for split in ("train", "test")]
+    return {key: opened(*key) for key in dict.fromkeys([*inliers, *((name, "test") for name in config.outliers)])}
+
+
+def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
+    """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
+    inliers = [sources[config.inlier, split].source for split in ("train", "test")]
+    outliers = [sources[name, "test"].source for name in config.outliers]
+    return {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+
+
+def load_sets(
+    config: Settings, progress: OpenProgress, sources: Mapping[tuple[str, str], Opened] | None = None
+) -> Sets:
+    """Read every image set of the run, opened before or here, as uint8 arrays.
 
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
     splits; FileNotFoundError names the paths looked at and where the set is published.
     """
 
+    sources = open_sources(config) if sources is None else sources
+
     def read(name: str, split: str) -> _Loaded:
-        start = time.perf_counter()
-        source = open_source(path_of(name), config.data_dir, split=split)
+        source, opening = sources[name, split]
+        start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
             images, labels = data.load(source, size=config.image_size, report=report)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)

@@ -75,10 +75,10 @@ def stages(first: Stage | None, second: Stage) -> dict[str, dict[str, float]]:
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: files and folders by name."""
+    """The settings as results.json shows them: folders by name, files by name and content."""
     shown = dict(identity) | {"objects": Path(config.objects).name}
     if config.backbone_weights and not config.backbone_weights.startswith("hf:"):
-        shown["backbone_weights"] = Path(config.backbone_weights).name
+        shown["backbone_weights"] = f"{Path(config.backbone_weights).name} {identity['backbone_weights']}"
     return shown
 
 
