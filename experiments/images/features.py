@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ class Extractor(NamedTuple):
     run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
     fingerprint: str
     compile_seconds: float
+    widths: tuple[int, int]  # of logits and features
     head: PyTree | None  # of a linear probe: applied behind the cache, which so serves every probe; None for others
 
 
@@ -68,29 +69,30 @@ def build(
 
     plain = batched(run, batch_size=batch_size, shared=1)
     start = time.perf_counter()
-    plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
+    first = plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
     compile_seconds = time.perf_counter() - start
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
     identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
-    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
+    widths = first[0].shape[1], first[1].shape[1]
+    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, widths, head)
 
 
 def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: OpenProgress) -> Extracted:
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
-    stored = _read_npz(file, len(images))
+    wanted = dict(zip(("logits", "features"), extractor.widths, strict=True))
+    stored = _read(file, len(images), wanted)
     if stored is not None:
-        return _under_head(extractor, stored)
+        return _under_head(extractor, Extracted(stored["logits"], stored["features"], float(stored["seconds"])))
     start = time.perf_counter()
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
-    with replaced_file(file) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, **result._asdict())
+    _write(file, result._asdict())
     return _under_head(extractor, result)
 
 
@@ -111,39 +113,38 @@ def extract_views(
     folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
     result = []
     for v in range(views):
-        file = folder / f"view_{v:03d}.npy"
-        features = _read_npy(file, len(images))
+        file = folder / f"view_{v:03d}.npz"
+        stored = _read(file, len(images), {"features": extractor.widths[1]})
+        features = None if stored is None else stored["features"]
         if features is None:
             draws = jax.device_get(
                 augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
             )
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
-            with replaced_file(file) as temporary, temporary.open("wb") as handle:
-                np.save(handle, features)
+            _write(file, {"features": features})
         result.append(features)
     if views:
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 
 
-def _read_npz(file: Path, rows: int) -> Extracted | None:
-    """The cached arrays, or None when they are absent, cut short or of another length."""
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    """Arrays and numbers with a digest of them."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    with replaced_file(file) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, digest=data.fingerprint(*arrays.values()), **arrays)
+
+
+def _read(file: Path, rows: int, widths: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+    """What `_write` wrote; None when it is absent, damaged, or not float32 [rows, width] under each name of `widths`."""
     try:
         with np.load(file, allow_pickle=False) as stored:
-            result = Extracted(stored["logits"], stored["features"], float(stored["seconds"]))
+            arrays = dict(stored)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    return result if _sound([result.logits, result.features], rows) else None
-
-
-def _read_npy(file: Path, rows: int) -> np.ndarray | None:
-    try:
-        features = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError):
+    if str(arrays.pop("digest", "")) != data.fingerprint(*arrays.values()):
         return None
-    return features if _sound([features], rows) else None
-
-
-def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
-    return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    fits = all(found.get(name) == ((rows, width), "float32") for name, width in widths.items())
+    return arrays if fits else None
