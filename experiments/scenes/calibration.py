@@ -47,6 +47,7 @@ def build(
         logits_scale=inlier_scale,
         unknown_scale=unknown_scale,
         precision=config.precision,
+        image_height=config.image_height,
     )
 
 

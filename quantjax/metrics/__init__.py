@@ -14,6 +14,7 @@ from quantjax.metrics.rates import (
     calibrate,
     fpr_at_tpr,
     roc_curve,
+    inliers_needed,
     threshold_at_tpr,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "pixel_metrics",
     "pixels",
     "roc_curve",
+    "inliers_needed",
     "threshold_at_tpr",
 ]
 

@@ -70,7 +70,7 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
     calibration = results["calibration"]
-    accepted = f"promised {percent(calibration['promised_tpr'])}, achieved {percent(calibration['achieved_tpr'])}"
+    accepted = f"promised {_promised(calibration)}, achieved {percent(calibration['achieved_tpr'])}"
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
@@ -81,6 +81,12 @@ def to_text(results: Mapping[str, Any]) -> str:
     for table in (fpr_auroc_table(results), aupr_table(results), outlier_positive_table(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _promised(calibration: Mapping[str, Any]) -> str:
+    """The share promised, with the interval that so many held-out inliers leave; older results have none."""
+    interval = calibration.get("interval")
+    return percent(calibration["promised_tpr"]) + ("" if not interval else " ({:.1f} to {:.1f} %)".format(*interval))
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -102,7 +108,7 @@ def _tiles(results: Mapping[str, Any]) -> str:
     tiles = [
         (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
         ("Inlier accuracy", f"{results['accuracy']:.2f} %", f"inliers: {results['inlier']}"),
-        ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {percent(calibration['promised_tpr'])}"),
+        ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {_promised(calibration)}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
     return markup.tiles(tiles)
