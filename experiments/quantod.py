@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from experiments.errors import report_errors
-from experiments.images.config import HELD_OUT, INLIER, QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
 from experiments.settings import describe
 
 
@@ -112,25 +112,31 @@ def run(flags: QuantOD) -> int:
             fitted[name] = method.fit(rows, method.defaults)
             # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
             fit_seconds[name] = time.perf_counter() - begun + train.seconds if method.learns_from else 0.0
-        scored[name] = score_sets(method, fitted[name], extractor, images, outputs, config.score_batch_size, Progress)
+        inputs = outputs | ({TRAINING: features.rows_of(train, fit_rows)} if name == "quantod" else {})
+        scored[name] = score_sets(method, fitted[name], extractor, images, inputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone
     calibrations = {name: outcome.calibrate(config, scored[name]) for name in config.scores}
-    main_method = "quantod" if "quantod" in config.scores else config.scores[0]
+    chosen = config.detector
+    result_rows = outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds)
+    warning = outcome.doubted(config, result_rows, scored)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
 
     # ---- the detector and the report
     outcome.save_detector(
-        folder / "detector", config, trained, sets.class_names, main_method, fitted[main_method],
-        calibrations[main_method],
+        folder / "detector", config, trained, sets.class_names, chosen, fitted[chosen], calibrations[chosen],
     )  # fmt: skip
+    noted = " ".join(filter(None, (note(config), warning)))
     results = {
-        "rows": outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds),
+        "rows": result_rows,
+        "outliers": list(sets.outliers),
         "accuracy": accuracy,
-        "calibration": outcome.in_percent(calibrations[main_method]),
+        "calibration": outcome.in_percent(calibrations[chosen]),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
         "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},
-        **of_run(config, outcome.public(run_identity, config), note(config), start),
+        **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, scored, calibrations, trained_flow.curve if trained_flow else None)
     show(folder, start)
@@ -151,7 +157,7 @@ def note(config: Settings) -> str:
 
 def sizes(sets: Any, kept_out: int) -> str:
     """The number of images of every set."""
-    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items())
+    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items()) or "none"
     return (
         f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), "
         f"{len(sets.test_images):,} to test, {len(sets.class_names)} classes; outliers: {counts}"

@@ -10,7 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Config = TypeVar("Config")
 
@@ -77,6 +80,27 @@ def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None
             raise ValueError(f"{flag} must be of {', '.join(known)}; got {name!r}")
         if list(given).count(name) > 1:
             raise ValueError(f"{flag} must name each once, {name} stands there twice")
+
+
+def doubted(
+    detector: str, auroc: Mapping[str, float], *, training: np.ndarray | None = None, held_out: np.ndarray | None = None
+) -> str | None:
+    """A sentence that warns of the detector of a method, with the way out; None when nothing speaks against it.
+
+    Arguments as of quantjax.detector.doubts.
+    """
+    from quantjax.detector import better, doubts
+
+    reasons = doubts(detector, auroc, training=training, held_out=held_out)
+    if not reasons:
+        return None
+    other = better(detector, auroc)
+    way_out = "no method did better: give more training images, other weights, or other outliers to compare on"
+    if other is not None:
+        way_out = f"--detector {other} saves a method that works here (AUROC {100 * auroc[other]:.1f} %)"
+    elif not auroc:
+        way_out = "choose another method with --detector, or give more training images"
+    return f"warning: the saved detector, {detector}, {' and '.join(reasons)}; {way_out}"
 
 
 def describe(config: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run(flags: UEM) -> int:
     # ---- settings and folder
     config = resolve(flags, accelerator=open_devices())
     sets = open_sets(config)
-    run_identity = identity(config) | sets.content | storage.content_from_hub(config)
+    run_identity = identity(config) | dict(sets.content) | storage.content_from_hub(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
     if folder is None:
         return 0
@@ -114,6 +114,9 @@ def run(flags: UEM) -> int:
             rows += evaluate(dataset, score, scenes, variant="fine-tuned", names=(name,)).rows
 
     # ---- the detector to apply afterwards
+    warning = outcome.doubted(config, rows)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     threshold = outcome.save_detector(
         folder / "detector",
         config,
@@ -126,6 +129,7 @@ def run(flags: UEM) -> int:
     )
 
     # ---- the report
+    noted = " ".join(filter(None, (outcome.note(config), warning)))
     results = {
         "rows": rows,
         "miou": miou,
@@ -133,7 +137,7 @@ def run(flags: UEM) -> int:
         "calibration": threshold,
         "parameters": outcome.parameters(segmentor, trained.variables),
         "stages": outcome.stages(first, trained.stage),
-        **of_run(config, outcome.public(run_identity, config), outcome.note(config), start),
+        **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)
     show(folder, start)

@@ -133,11 +133,11 @@ def _write(file: Path, values: Mapping[str, Any]) -> None:
     """Arrays and numbers with a digest of them."""
     arrays = {name: np.asarray(value) for name, value in values.items()}
     with replaced_file(file) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, digest=data.fingerprint(*arrays.values()), **arrays)
+        np.savez(handle, **arrays, digest=np.asarray(data.fingerprint(*arrays.values())))  # type: ignore[arg-type]
 
 
 def _read(file: Path, rows: int, widths: Mapping[str, int]) -> dict[str, np.ndarray] | None:
-    """What `_write` wrote; None when it is absent, damaged, or not float32 [rows, width] under each name of `widths`."""
+    """What `_write` wrote, or None: absent, damaged, or not float32 [rows, width] under each name of `widths`."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)

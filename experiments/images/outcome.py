@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import settings
 from experiments.images.classifier import Trained
-from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.images.features import Extracted
 from experiments.images.scoring import Scored
 from experiments.images.sets import Sets
@@ -103,6 +104,17 @@ def rows(
     return result
 
 
+def doubted(config: Settings, rows: Sequence[Mapping[str, Any]], scored: Mapping[str, Scored]) -> str | None:
+    """The warning that belongs to the detector of --detector, None when nothing speaks against it."""
+    auroc = {
+        name: float(np.mean([row["auroc"] for row in rows if row["method"] == name])) / 100.0 for name in scored if rows
+    }
+    scores = scored[config.detector].scores
+    return settings.doubted(
+        config.detector, auroc, training=scores.get(TRAINING), held_out=scores.get(HELD_OUT, scores[INLIER])
+    )
+
+
 def save_detector(
     folder: Path,
     config: Settings,
@@ -142,9 +154,10 @@ def write(
     shown = {
         name: MethodScores(
             one.scores[INLIER],
-            {k: v for k, v in one.scores.items() if k not in (INLIER, HELD_OUT)},
+            {k: v for k, v in one.scores.items() if k in results["outliers"]},
             calibrations[name].threshold,
         )
         for name, one in scored.items()
+        if results["outliers"]
     }
     write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])

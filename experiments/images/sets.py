@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.bundled import images as bundled
@@ -56,13 +56,13 @@ def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
         return Opened(source, time.perf_counter() - start)
 
     inliers = [(config.inlier, split) for split in ("train", "test")]
-    return {key: opened(*key) for key in dict.fromkeys([*inliers, *((name, "test") for name in config.outliers)])}
+    return {key: opened(*key) for key in dict.fromkeys([*inliers, *((name, "test") for name in config.outlier_sets)])}
 
 
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
     """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
-    outliers = [sources[name, "test"].source for name in config.outliers]
+    outliers = [sources[name, "test"].source for name in config.outlier_sets]
     return {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
 
 
@@ -92,7 +92,7 @@ def load_sets(
     check_labels("labels of the inlier test split", test_labels, len(class_names))
     outliers: dict[str, np.ndarray] = {}
     load_seconds = {INLIER: test.seconds}
-    for name in config.outliers:
+    for name in config.outlier_sets:
         label = label_of(name)
         _check_outlier_name(config, name, outliers)
         loaded = read(name, "test")
@@ -138,7 +138,7 @@ def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]
         raise ValueError(f"--outliers {label} is the inlier set itself: name another set")
     if label in seen:
         raise ValueError(f"--outliers must name each set once, {label} stands there twice")
-    if label in (INLIER, HELD_OUT) or not label:
+    if label in (INLIER, HELD_OUT, TRAINING) or not label:
         raise ValueError(f"--outliers may not call a set {label!r}: choose another name before the =")
 
 

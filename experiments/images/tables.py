@@ -10,7 +10,7 @@ from experiments.images.config import PLACE
 from experiments.side_by_side import Run, groups, over_seeds, spread
 from quantjax import markdown
 
-EQUAL_WITHIN = (*PLACE, "scores")  # settings that do not make another line
+EQUAL_WITHIN = (*PLACE, "scores", "detector")  # settings that do not make another line
 KEYS = ("fpr95", "auroc")
 FLOW_ONLY = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 

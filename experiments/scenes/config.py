@@ -110,6 +110,8 @@ class UEM:
     """Balance assignments over each device's own crops, as the released code does, instead of over the whole batch."""
     methods: tuple[Method, ...] = METHODS
     """Scores to evaluate: id, ood and lr of Table 2, and baselines on the segmentor's logits."""
+    detector: Method = "lr"
+    """Score of the detector that is saved."""
     baselines: tuple[Literal["pebal", "rba"], ...] = ()
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
     exact: bool | None = None

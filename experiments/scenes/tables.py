@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from experiments.side_by_side import Run, groups, over_seeds, spread
@@ -30,7 +31,7 @@ def scene_tables(runs: Sequence[Run]) -> str:
 
 def _groups(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
     """Runs of one variant whose settings agree, under a label of what tells them from the others."""
-    found = groups(runs, ("segmentor", "methods", "baselines"), apart="variant")
+    found = groups(runs, ("segmentor", "methods", "baselines", "detector"), apart="variant")
     return [(f", {label}" if label else "", group) for label, group in found]
 
 
@@ -51,5 +52,9 @@ def _cell(group: Sequence[Run], variant: str, method: str, dataset: str) -> str:
         return [row for row in run["rows"] if _is(row, variant, method) and row["dataset"] == dataset]
 
     having = [run for run in group if of(run)]
-    keys = ("ap", "fpr95", "auroc")
-    return " / ".join(spread(over_seeds(having, lambda run: of(run)[0][key])) for key in keys) if having else "–"
+    values = [over_seeds(having, partial(_value, of, key)) for key in ("ap", "fpr95", "auroc")]
+    return " / ".join(map(spread, values)) if having else "–"
+
+
+def _value(of: Callable[[Run], list[Mapping[str, Any]]], key: str, run: Run) -> float:
+    return float(of(run)[0][key])

@@ -46,7 +46,8 @@ def read_state_dict(path: str | Path, wrapper: str | None = None) -> dict[str, n
 def write_safetensors(path: str | Path, tree: PyTree, metadata: Mapping[str, str] | None = None) -> None:
     """Write a tree of arrays under "/"-joined names, e.g. flax variables; `metadata` are strings kept beside it.
 
-    A digest of the arrays comes along, by which every reader here sees a flipped bit. The file is replaced whole or not at all.
+    A digest of the arrays comes along, by which every reader here sees a flipped bit. The file is replaced whole or
+    not at all.
     """
     from safetensors.numpy import save_file
 

@@ -13,8 +13,8 @@ from quantjax.metrics.rates import (
     average_precision,
     calibrate,
     fpr_at_tpr,
-    roc_curve,
     inliers_needed,
+    roc_curve,
     threshold_at_tpr,
 )
 
@@ -30,12 +30,12 @@ __all__ = [
     "components",
     "confusion_matrix",
     "fpr_at_tpr",
+    "inliers_needed",
     "intersection_over_union",
     "mean_iou",
     "pixel_metrics",
     "pixels",
     "roc_curve",
-    "inliers_needed",
     "threshold_at_tpr",
 ]
 

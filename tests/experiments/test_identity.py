@@ -17,17 +17,13 @@ def site(folder, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (4, 8, 8, 3), np.uint8)
     labels = np.array([0, 1, 0, 1])
-    np.savez(
-        folder / "mine.npz", train_images=images, train_labels=labels, test_images=images + 1, test_labels=labels
-    )
+    np.savez(folder / "mine.npz", train_images=images, train_labels=labels, test_images=images + 1, test_labels=labels)
     np.savez(folder / "other.npz", images=255 - images)
     return folder
 
 
 def settings(folder, **change):
-    return resolve(
-        QuantOD(inlier="mine.npz", outliers=("other.npz",), data_dir=folder, **change), accelerator=False
-    )
+    return resolve(QuantOD(inlier="mine.npz", outliers=("other.npz",), data_dir=folder, **change), accelerator=False)
 
 
 def test_inliers_and_outliers_count_by_content(tmp_path):

@@ -34,7 +34,9 @@ def scenes():
 
 @pytest.mark.parametrize("preset", ["short", "paper"])
 def test_the_detector_of_a_run_scores_as_the_run_and_keeps_what_it_promises(tmp_path, scenes, preset):
-    settings = UEM(crop=(28, 28), stride=(14, 14), channels=8, preset=preset, window_batch=2, variant="g-g", image_height=28)
+    settings = UEM(
+        crop=(28, 28), stride=(14, 14), channels=8, preset=preset, window_batch=2, variant="g-g", image_height=28
+    )
     config = resolve(settings, accelerator=False)
     network, estimator = networks.segmentor(config, 3), networks.estimator(config)
     empty = ({}, {})

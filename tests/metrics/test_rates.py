@@ -147,7 +147,7 @@ def test_the_interval_by_hand_and_what_is_promised_is_kept(rng):
     np.testing.assert_allclose(record.interval, [0.025 ** (1 / 20), 0.975 ** (1 / 20)], rtol=1e-9)
     assert record.promised_tpr == 0.95  # 0.83 to 0.999
     draws = rng.uniform(size=(2000, 39))  # a uniform score is the share under it
-    kept = [metrics.calibrate(row, source="").threshold for row in draws]
+    kept = np.array([metrics.calibrate(row, source="").threshold for row in draws])
     assert abs(np.mean(kept) - 0.95) < 0.003
     low, high = metrics.calibrate(draws[0], source="").interval
     assert abs(np.mean((kept >= low) & (kept <= high)) - 0.95) < 0.02

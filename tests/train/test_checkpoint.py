@@ -97,7 +97,9 @@ def test_a_flipped_bit_in_the_arrays_is_seen(tmp_path):
     spoilt = bytearray(content)
     spoilt[content.index(noise[:16].tobytes()) + 9] ^= 1
     file.write_bytes(spoilt)
-    with pytest.raises(ValueError, match=r"1 is damaged \(its arrays are not those that were saved\); delete the folder"):
+    with pytest.raises(
+        ValueError, match=r"1 is damaged \(its arrays are not those that were saved\); delete the folder"
+    ):
         checkpoint.restore(tmp_path, state)
 
 
