@@ -2,8 +2,8 @@
 
 The folder holds exported.json (threshold, class names, window, stride, height) and two programs: windows.bin, the
 networks with their weights on any number of windows of one fixed size, and finish.bin, averaged logits of any size to
-score and class. Between them windows are cut and averaged as in `inference.sliding`. A program is code: load only what you or
-someone you trust exported.
+score and class. Between them windows are cut and averaged as in `inference.sliding`. A program is code: load only what
+you or someone you trust exported.
 """
 
 from __future__ import annotations
