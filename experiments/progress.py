@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
+
+from experiments import hosts
 
 OpenProgress = Callable[[str], Any]  # title -> context whose object is called with (done, total): Progress, say
 INTERVAL = 10.0  # seconds between lines in a log
@@ -19,7 +20,7 @@ class Progress:
     """
 
     def __init__(self, title: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.title, self.stream, self.clock = title, sys.stderr if stream is None else stream, clock
+        self.title, self.stream, self.clock = title, hosts.progress_stream() if stream is None else stream, clock
         self.done = self.total = 0
         self.extra: dict[str, Any] = {}
         self.start = self.drawn = clock()

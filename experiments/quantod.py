@@ -32,7 +32,7 @@ def run(flags: QuantOD) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder
+    from experiments import hosts, run_folder
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
     from experiments.images.sets import check_every_class, content, held_out, load_sets, open_sources
@@ -44,7 +44,7 @@ def run(flags: QuantOD) -> int:
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
-    config = resolve(flags, accelerator=open_devices())
+    config = resolve(flags, accelerator=open_devices(flags.hosts))
     sources = open_sources(config)
     run_identity = identity(config) | content(config, sources)
     folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
@@ -119,11 +119,13 @@ def run(flags: QuantOD) -> int:
     calibrations = {name: outcome.calibrate(config, scored[name]) for name in config.scores}
     chosen = config.detector
     result_rows = outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds)
+
+    # ---- the detector and the report
+    if not hosts.is_first():
+        return 0
     warning = outcome.doubted(config, result_rows, scored)
     if warning:
         print(warning, file=sys.stderr, flush=True)
-
-    # ---- the detector and the report
     outcome.save_detector(
         folder / "detector", config, trained, sets.class_names, chosen, fitted[chosen], calibrations[chosen],
     )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.hosts import is_first
 from experiments.run_log import check_tensorboard
 from quantjax.report import write_json
 
@@ -27,14 +28,19 @@ def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Path | None
     The folder belongs to this process alone until `release`. Raises as `find_run`, ValueError when another process has
     it, and ImportError when the settings ask for events that cannot be written.
     """
+    from quantjax.hosts import agreed
+
+    if not is_first():  # process 0 looks, and tells whether there is anything to do
+        return None if agreed(True) else (config.workdir / name).expanduser().absolute()
     folder, finished = find_run(config.workdir, name, identity, resume=config.resume, overwrite=config.overwrite)
-    if finished:
+    if not finished:
+        hold(folder)
+    if agreed(finished):
         print((folder / "results.md").read_text(encoding="utf-8"))
         print(f"finished before: {folder} (add --overwrite to run it again)")
         return None
     if config.tensorboard:
         check_tensorboard()
-    hold(folder)
     return folder
 
 
@@ -94,6 +100,8 @@ def begin_run(
 
     `data` is a fingerprint of the training images. Raises ValueError when it is not that of the run to be resumed.
     """
+    if not is_first():
+        return
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     if not (folder / CONFIG).exists():

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments.hosts import is_first
 from quantjax.report import append_jsonl
 
 FILE = "metrics.jsonl"
@@ -16,6 +17,8 @@ FILE = "metrics.jsonl"
 
 def record(folder: Path, row: Mapping[str, Any], *, tensorboard: bool) -> None:
     """Append `row`, which has "stage" and "epoch", to the run's log."""
+    if not is_first():
+        return
     append_jsonl(folder / FILE, row)
     if tensorboard:
         for name, value in row.items():

@@ -19,7 +19,7 @@ Config = TypeVar("Config")
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 # Where a run happens, or whether it may go on: no part of what it computes. Each command adds its own.
-PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "tensorboard")
+PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "hosts", "tensorboard")
 
 
 def default_precision(accelerator: bool) -> Precision:

@@ -9,14 +9,19 @@ from typing import Any
 
 import jax
 
-from experiments import run_folder
+from experiments import hosts, run_folder
+from experiments.hosts import Hosts
 from quantjax import parallel
 
 
-def open_devices() -> bool:
-    """Make the cores of a CPU devices, unless XLA_FLAGS says how many there are; whether there is an accelerator."""
+def open_devices(flags: Hosts) -> bool:
+    """Make the cores of a CPU devices, unless XLA_FLAGS says how many there are; whether there is an accelerator.
+
+    Where the flags say so, this process joins others first. Raises as `hosts.join`.
+    """
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
+    hosts.join(flags)
     return jax.default_backend() != "cpu"
 
 
@@ -24,8 +29,9 @@ def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> 
     """The folder of the run that these settings name; None, its results shown, when it was finished before.
 
     From here on products have the settings' precision, and compiled programs are kept beside the runs. Raises as
-    `run_folder.open_run`.
+    `run_folder.open_run`, and ValueError in a process that was started with other settings than process 0.
     """
+    hosts.check_same("the settings", identity, "give every process the same flags")
     if config.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")
     folder = run_folder.open_run(config, name, identity)

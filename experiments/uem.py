@@ -35,7 +35,7 @@ def run(flags: UEM) -> int:
     start = time.perf_counter()
     import jax
 
-    from experiments import run_folder
+    from experiments import hosts, run_folder
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
@@ -44,7 +44,7 @@ def run(flags: UEM) -> int:
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
-    config = resolve(flags, accelerator=open_devices())
+    config = resolve(flags, accelerator=open_devices(flags.hosts))
     sets = open_sets(config)
     run_identity = identity(config) | dict(sets.content) | storage.content_from_hub(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
@@ -69,7 +69,9 @@ def run(flags: UEM) -> int:
     given = None
     if config.segmentor is not None:
         given = storage.load(config.segmentor, stages.final(config, variables), about)
-    run_folder.begin_run(folder, describe(config), run_identity, fingerprint(config, sets), overwrite=config.overwrite)
+    content = fingerprint(config, sets)
+    hosts.check_same("the training scenes", {"fingerprint": content}, hosts.REMEDY)
+    run_folder.begin_run(folder, describe(config), run_identity, content, overwrite=config.overwrite)
     evaluation.clean(folder)
 
     # ---- stage 1: the inlier segmentor, given or trained here, then frozen
@@ -114,9 +116,6 @@ def run(flags: UEM) -> int:
             rows += evaluate(dataset, score, scenes, variant="fine-tuned", names=(name,)).rows
 
     # ---- the detector to apply afterwards
-    warning = outcome.doubted(config, rows)
-    if warning:
-        print(warning, file=sys.stderr, flush=True)
     threshold = outcome.save_detector(
         folder / "detector",
         config,
@@ -129,6 +128,11 @@ def run(flags: UEM) -> int:
     )
 
     # ---- the report
+    if not hosts.is_first():
+        return 0
+    warning = outcome.doubted(config, rows)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     noted = " ".join(filter(None, (outcome.note(config), warning)))
     results = {
         "rows": rows,

@@ -16,6 +16,7 @@ The map of the house:
 - `train`                  step, loops over resident data and over streams, checkpoints
 - `classification`         a classifier trained from images: objective, optimiser, epochs
 - `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
+- `hosts`                  several processes as one run: joining them, what process 0 reads or decides for all
 - `methods`                outlier methods by name, one open registry: python -m quantjax.methods lists them
 - `detector`, `report`     fit, calibrate, keep and use a detector; result files
 

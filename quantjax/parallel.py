@@ -1,4 +1,4 @@
-"""The one place that compiles: jit on one device, pmap over several, processes over several hosts.
+"""The one place that compiles: jit on one device, pmap over several, also those of several hosts.
 
 A function that may run on several devices takes `axis_name`: None on one device, `AXIS` when each device holds its
 share of the split arguments. Everything else (state, data sets, keys) is replicated and stays so from call to call,
@@ -42,7 +42,8 @@ def data_parallel(
 
     On one device this is jit with axis_name=None; on several it is pmap with axis_name=AXIS, over which fn reduces.
     With several hosts every process calls run with its own share of the split arguments and gets its own share of the
-    joined results. Raises ValueError for a split length that does not divide.
+    joined results; `devices` are then those in the same places of every process. Raises ValueError for a split length
+    that does not divide.
     """
     devices = list(jax.local_devices() if devices is None else devices)
     if len(devices) == 1 and jax.process_count() == 1:
@@ -53,7 +54,7 @@ def data_parallel(
             donate_argnums=donate_argnums, devices=devices,
         )  # fmt: skip
         return lambda *args: inner(*args, np.zeros(len(devices), np.float32))
-    across_hosts = None if jax.process_count() > 1 else devices
+    placed = None if jax.process_count() > 1 else devices
 
     @cache
     def mapped(empty: tuple[Any, ...]) -> Callable[..., PyTree]:
@@ -71,13 +72,13 @@ def data_parallel(
             in_axes=tuple(in_axes[i] for i in present),
             out_axes=tuple(out_axes) if isinstance(out_axes, Sequence) else out_axes,
             donate_argnums=tuple(present.index(i) for i in donate_argnums if i in present),
-            devices=across_hosts,
+            devices=_of_all_hosts(devices),
         )
 
     def run(*args: PyTree) -> PyTree:
         if len(args) != len(in_axes):
             raise ValueError(f"in_axes names {len(in_axes)} arguments, got {len(args)}")
-        shares = [_split(arg, axis, len(devices), across_hosts) for arg, axis in zip(args, in_axes, strict=True)]
+        shares = [_split(arg, axis, len(devices), placed) for arg, axis in zip(args, in_axes, strict=True)]
         empty = tuple(None if jax.tree.leaves(share) else jax.tree.structure(share) for share in shares)
         result = mapped(empty)(*(share for share, structure in zip(shares, empty, strict=True) if structure is None))
         if devices[0].platform == "cpu":
@@ -89,6 +90,15 @@ def data_parallel(
         return _join(result, out_axes)
 
     return run
+
+
+def _of_all_hosts(devices: Sequence[Any]) -> list[Any]:
+    """The devices in the same places of every process, process by process; of one process those that are given."""
+    if jax.process_count() == 1:
+        return list(devices)
+    places = [jax.local_devices().index(device) for device in devices]
+    of = [[d for d in jax.devices() if d.process_index == p] for p in range(jax.process_count())]
+    return [own[place] for own in of for place in places]
 
 
 def on_its_device(
@@ -158,21 +168,31 @@ def replicate(tree: PyTree, devices: Sequence[Any] | None = None, *, copy: bool 
     """Put a pytree of arrays on every one of `devices` (default: all local ones), once, before a loop of calls.
 
     Arrays that are there already are handed back as they are; with copy=True never, so that the result may be donated.
+    With several hosts every process gives the same values, which is not checked.
     """
     devices = list(jax.local_devices() if devices is None else devices)
     place: Any = devices[0]
     if device_count(devices) > 1:
-        mesh = jax.sharding.Mesh(np.array(jax.devices() if jax.process_count() > 1 else devices), (AXIS,))
+        mesh = jax.sharding.Mesh(np.array(_of_all_hosts(devices)), (AXIS,))
         place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def put(leaf: Any) -> Array:
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        if copy or jax.process_count() > 1:
+        if jax.process_count() > 1:
+            return leaf if not copy and getattr(leaf, "sharding", None) == place else _on_own(leaf, place, devices)
+        if copy:
             return jax.device_put(np.array(leaf), place, may_alias=False)
         return jax.device_put(leaf, place)
 
     return jax.tree.map(put, tree)
+
+
+def _on_own(leaf: Any, place: Any, devices: Sequence[Any]) -> Array:
+    """This process's part of an array that all have: jax.device_put would compare it over the network."""
+    value = np.array(leaf)
+    own = [jax.device_put(value, device, may_alias=False) for device in devices]
+    return jax.make_array_from_single_device_arrays(value.shape, place, own)
 
 
 def upload(tree: PyTree, devices: Sequence[Any] | None = None) -> PyTree:
@@ -231,20 +251,19 @@ def sum_of_processes(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.sum(axis=0), multihost_utils.process_allgather(tree))
 
 
-def agreed(decision: bool) -> bool:
-    """The decision of process 0 in every process: clocks differ, and all must do the same."""
-    if jax.process_count() == 1:
-        return decision
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
-
-
 def device_count(devices: Sequence[Any] | None = None) -> int:
     """Return over how many devices, of all hosts, a split axis is dealt out."""
-    if jax.process_count() > 1:
-        return jax.device_count()
-    return jax.local_device_count() if devices is None else len(devices)
+    return jax.process_count() * (jax.local_device_count() if devices is None else len(devices))
+
+
+def first_collectives() -> None:
+    """Reduce once over the devices that programs use: gloo gives processes 30 s to come to their first reduction.
+
+    Later ones may wait for each other as long as they like.
+    """
+    for devices in {tuple(jax.local_devices()), tuple(first_device_on_cpu() or jax.local_devices())}:
+        total = data_parallel(lambda x, axis_name: jax.lax.psum(jnp.sum(x), axis_name), (0,), None, devices=devices)
+        total(np.zeros(len(devices), np.float32))
 
 
 def runs_loops_well(devices: Sequence[Any] | None = None) -> bool:
@@ -285,17 +304,6 @@ def enable_compilation_cache(directory: str | Path) -> Path:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return path
-
-
-def connect_hosts(address: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """Join `count` processes into one training run; call it first of all, in every process.
-
-    address is host:port of process 0, index this process's number. All three may stay None where the cluster tells
-    JAX (SLURM, TPU pods, Open MPI). On CPUs the processes talk over gloo.
-    """
-    with contextlib.suppress(AttributeError):  # an option of the CPU back end, chosen by itself in newer JAX
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, count, index)
 
 
 def device_summary(devices: Sequence[Any] | None = None) -> str:

@@ -14,7 +14,7 @@ from quantjax.documented import is_named_tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows", "atomic", "documented", "markdown", "trees"}
+GROUND = {"types", "checks", "rows", "labels", "atomic", "documented", "markdown", "trees"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": {"documented"},
@@ -24,6 +24,7 @@ ALLOWED = {
     "markdown": set(),
     "trees": {"types"},
     "rows": set(),
+    "labels": {"types"},
     "bundled": GROUND,
     "gaussian": GROUND,
     "resize": GROUND,
@@ -40,8 +41,9 @@ ALLOWED = {
     | {"extractors", "heads", "scores", "losses", "train", "inference", "parallel", "metrics", "data.jitter"},
     "classification": CONCEPT | {"extractors", "losses", "data", "train", "parallel"},
     "parallel": GROUND,
+    "hosts": GROUND,
     "inference": GROUND | {"parallel"},
-    "train": GROUND | {"parallel"},
+    "train": GROUND | {"parallel", "hosts"},
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
     "detector": CONCEPT

@@ -81,7 +81,8 @@ def make(variables, features):
 PLAIN = [
     ("quantod", FLOW, lambda p, o: -log_likelihood(quantod(**FLOW), p, o.features)),
     ("quantod", PERMUTED, lambda p, o: -log_likelihood(quantod(**PERMUTED), p, o.features)),
-    ("msp", {}, lambda p, o: -jax.nn.softmax(o.logits, -1).max(-1)),
+    ("msp", {"form": "log_odds"}, lambda p, o: scores.msp(o.logits)),
+    ("msp", {}, lambda p, o: -jax.nn.softmax(o.logits, -1).max(-1)),  # written before there were two forms
     ("max_logit", {}, lambda p, o: -o.logits.max(-1)),
     ("energy", {"temperature": 2.0}, lambda p, o: -2.0 * jax.nn.logsumexp(o.logits / 2.0, -1)),
     ("mahalanobis", {}, lambda p, o: scores.mahalanobis(p, o.features)),

@@ -281,3 +281,13 @@ def test_a_detector_that_does_not_hold_together_is_refused(tmp_path, fitted, cha
 def test_what_is_no_detector_is_named(tmp_path):
     with pytest.raises(TypeError, match="SceneDetector; got dict"):
         detector.save({}, tmp_path / "d")
+
+
+def test_msp_of_an_older_detector_stays_the_probability_its_threshold_was_set_on(tmp_path):
+    detector.save(make(score="msp"), tmp_path / "new")
+    assert detector.load(tmp_path / "new").score == "msp"
+    file = tmp_path / "new" / "detector.json"
+    content = json.loads(file.read_text())
+    assert content["score"].pop("form") == "log_odds"
+    file.write_text(json.dumps(content))
+    assert detector.load(tmp_path / "new").score == "msp_probability"

@@ -90,10 +90,11 @@ def test_commands_parse(command, monkeypatch):
 
 
 def test_flags_named_in_sentences_exist(monkeypatch):
+    from experiments.hosts import Hosts
     from experiments.images.config import QuantOD
     from experiments.scenes.config import UEM
 
-    flags = {"--" + name.replace("_", "-") for fields in (QuantOD, UEM) for name in fields.__dataclass_fields__}
+    flags = {"--" + name.replace("_", "-") for fields in (QuantOD, UEM, Hosts) for name in fields.__dataclass_fields__}
     for module in {module_of(command)[0] for command in ours()} - {"quantjax.methods"}:
         if not settings_of(module):
             flags |= set(parser_of(module, monkeypatch)._option_string_actions)

@@ -47,6 +47,20 @@ def test_features_of_ones_own(rng):
     assert scope["decision"].outlier.tolist() == [False, False, False, True]
 
 
+@pytest.mark.parametrize("method", ["mahalanobis", "knn", "quantod"])
+def test_features_of_ones_own_under_strict_promotion(rng, method):
+    """Each method that README names there, at its smallest."""
+    from quantjax import detector
+
+    rows, settings = rng.normal(size=(64, 4)).astype(np.float32), {}
+    if method == "quantod":
+        settings = {"blocks": 1, "layers": 0, "width": 8, "epochs": 1, "batch_size": 32}
+    with jax.numpy_dtype_promotion("strict"):
+        fitted = detector.fit(method, features=rows, labels=np.arange(64) % 2, settings=settings)
+        fitted = detector.calibrate(fitted, rows)
+        assert detector.predict(fitted, rows).outlier.mean() < 0.1
+
+
 def test_a_folder_of_images_of_ones_own(rng):
     from quantjax.convert.files import write_safetensors
     from quantjax.extractors import BACKBONES

@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.hosts import is_first
 from experiments.images import probe
 from experiments.images.config import Settings, is_probe
 from experiments.images.sets import Sets
 from experiments.images.stage_one import stage_one
 from experiments.progress import OpenProgress
+from quantjax import trees
 from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
 from quantjax.convert.hub import read_weights as read_published
 from quantjax.convert.probes import to_probe_variables
 from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.hosts import from_first
 from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
@@ -85,15 +88,17 @@ def train_or_reread(
     """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
     file = folder / "classifier.safetensors"
-    if file.exists():
-        return Trained(model, read_safetensors(file), preprocessing, 0.0)
+    kept = from_first(lambda: trees.flatten(read_safetensors(file)) if file.exists() else None)
+    if kept is not None:
+        return Trained(model, trees.unflatten(kept), preprocessing, 0.0)
     start = time.perf_counter()
     images, labels = sets.train_images, sets.train_labels[fit_rows]
     if given:
         variables = probe.train(config, model, given.variables, preprocessing, images, labels, folder, progress)
     else:
         variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
-    write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
+    if is_first():
+        write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
     return Trained(model, variables, preprocessing, time.perf_counter() - start)
 
 

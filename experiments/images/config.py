@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments import settings as shared
+from experiments.hosts import Hosts
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -127,6 +128,8 @@ class QuantOD:
     """Delete the run's folder first; the feature cache stays."""
     debug: bool = False
     """Show the traceback of an error instead of one line."""
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
+    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.atomic import replaced_file
 from quantjax.data import augment
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
+from quantjax.hosts import from_first
 from quantjax.inference import batched
 from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
@@ -85,14 +88,15 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
     wanted = dict(zip(("logits", "features"), extractor.widths, strict=True))
-    stored = _read(file, len(images), wanted)
-    if stored is not None:
-        return _under_head(extractor, Extracted(stored["logits"], stored["features"], float(stored["seconds"])))
+    kept = from_first(lambda: _read(file, len(images), wanted))
+    if kept is not None:
+        return _under_head(extractor, Extracted(kept["logits"], kept["features"], float(kept["seconds"])))
     start = time.perf_counter()
     with progress(f"extract {name}") as report:
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
-    _write(file, result._asdict())
+    if is_first():
+        _write(file, result._asdict())
     return _under_head(extractor, result)
 
 
@@ -114,17 +118,18 @@ def extract_views(
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npz"
-        stored = _read(file, len(images), {"features": extractor.widths[1]})
-        features = None if stored is None else stored["features"]
+        kept = from_first(partial(_read, file, len(images), {"features": extractor.widths[1]}))
+        features = None if kept is None else kept["features"]
         if features is None:
             draws = jax.device_get(
                 augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
             )
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
-            _write(file, {"features": features})
+            if is_first():
+                _write(file, {"features": features})
         result.append(features)
-    if views:
+    if views and is_first():
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 

@@ -53,13 +53,17 @@ def about(name: str, fitted: Fitted) -> dict[str, Any]:
 
 
 def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
-    """The five rates of one method on one outlier set, in percent."""
+    """The rates of one method on one outlier set, in percent; metrics.rates says whose convention each is."""
+    sides = scores_in, scores_out
     values = {
-        "fpr95": metrics.fpr_at_tpr(scores_in, scores_out, positive="inlier"),
-        "auroc": metrics.auroc(scores_in, scores_out),
-        "aupr": metrics.average_precision(scores_in, scores_out, positive="inlier"),
-        "fpr95_outlier_positive": metrics.fpr_at_tpr(scores_in, scores_out, positive="outlier"),
-        "aupr_outlier_positive": metrics.average_precision(scores_in, scores_out, positive="outlier"),
+        "fpr95": metrics.fpr_at_tpr(*sides, positive="inlier"),
+        "auroc": metrics.auroc(*sides),
+        "average_precision": metrics.average_precision(*sides, positive="inlier"),
+        "aupr_trapezoid": metrics.aupr_trapezoid(*sides, positive="inlier"),
+        "fpr95_outlier_positive": metrics.fpr_at_tpr(*sides, positive="outlier"),
+        "fpr95_outlier_positive_thinned": metrics.fpr_at_tpr(*sides, positive="outlier", thinned=True),
+        "average_precision_outlier_positive": metrics.average_precision(*sides, positive="outlier"),
+        "aupr_trapezoid_outlier_positive": metrics.aupr_trapezoid(*sides, positive="outlier"),
     }
     return {name: 100.0 * value for name, value in values.items()}
 

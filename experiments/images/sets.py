@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import hosts
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.progress import OpenProgress
 from quantjax import data
@@ -81,7 +83,7 @@ def load_sets(
         source, opening = sources[name, split]
         start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
-            images, labels = data.load(source, size=config.image_size, report=report)
+            images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
         return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")

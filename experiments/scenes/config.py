@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments import settings as shared
+from experiments.hosts import Hosts
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -28,8 +29,9 @@ BackboneName = Literal[
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
-Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rba"]
+Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rba", "msp_probability"]
 METHODS: tuple[Method, ...] = Method.__args__  # type: ignore[attr-defined]
+COMPARED = tuple(method for method in METHODS if method != "msp_probability")  # it ranks as msp until it saturates
 Pair = tuple[int, int]
 SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")  # trained in stage 1, there are no published weights
 MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted
@@ -108,7 +110,7 @@ class UEM:
     lets them drift."""
     per_device_sinkhorn: bool = False
     """Balance assignments over each device's own crops, as the released code does, instead of over the whole batch."""
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = COMPARED
     """Scores to evaluate: id, ood and lr of Table 2, and baselines on the segmentor's logits."""
     detector: Method = "lr"
     """Score of the detector that is saved."""
@@ -133,6 +135,8 @@ class UEM:
     """Delete the run's folder first."""
     debug: bool = False
     """Show the traceback of an error instead of one line."""
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
+    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from experiments.scenes.config import Settings
 from experiments.scenes.objectives import scales
@@ -76,10 +77,12 @@ def evaluate(
             examples.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
 
     minimum = OBSTACLE_TRACK if name in OBSTACLES else ANOMALY_TRACK
-    with spill_folder(folder) as spill, progress(f"score {name}") as report:
+    with spill_folder(folder) if is_first() else nullcontext() as spill, progress(f"score {name}") as report:
         found = segmentation.evaluate(
             run, scenes, names, spill, minimum=minimum, exact=config.exact, report=report, look=look
         )
+    if spill is None:
+        return Evaluated([], [])
     speed = {"score_seconds": found.seconds, "images_per_second": len(scenes) / found.seconds}
     rows = [
         {"variant": variant, "method": method, "dataset": name, **in_percent(found.rates[method]), **speed}
@@ -111,4 +114,5 @@ def spill_folder(folder: Path) -> Iterator[Path]:
 
 def clean(folder: Path) -> None:
     """Remove the score maps that a killed run left in its folder."""
-    shutil.rmtree(folder / SPILL, ignore_errors=True)
+    if is_first():
+        shutil.rmtree(folder / SPILL, ignore_errors=True)

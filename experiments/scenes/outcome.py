@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from experiments import settings
+from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from experiments.scenes import calibration
 from experiments.scenes.config import SCRATCH, Settings
@@ -109,7 +110,8 @@ def save_detector(
     """
     fitted = calibration.build(config, network, estimator, variables, sets.class_names, overrides)
     fitted = calibration.calibrated(fitted, sets.test, config.window_batch, progress)
-    detector.save(fitted, folder)
+    if is_first():
+        detector.save(fitted, folder)
     return {**fitted.calibration, "threshold": fitted.threshold}
 
 

@@ -20,7 +20,7 @@ from experiments.scenes.sets import Sets
 from quantjax import segmentation
 from quantjax.data.loader import training_batches
 from quantjax.heads.gmm import GmmState, noise_share
-from quantjax.parallel import first_device_on_cpu
+from quantjax.parallel import device_count, first_device_on_cpu
 from quantjax.segmentation import Estimator, Segmentor, without_memory
 from quantjax.types import Array, PyTree
 
@@ -60,8 +60,9 @@ def train_or_reread_segmentor(
 ) -> tuple[PyTree, Stage | None]:
     """Stage 1 from `variables`; a run that is resumed finds its finished segmentor again."""
     file = folder / storage.SEGMENTOR
-    if file.exists():
-        return storage.load(file, final(config, variables), about), None
+    kept = storage.reread(file, final(config, variables), about)
+    if kept is not None:
+        return kept, None
     train = partial(
         segmentation.fit_segmentor, network, variables, key=key, optimizer=adam(config, config.steps),
         train_backbone=objectives.trains_backbone(config), **objectives.of_segmentor(config),
@@ -69,7 +70,7 @@ def train_or_reread_segmentor(
     found, stage = watched(config, "segmentor", config.steps, train, crops(config, sets, None), folder, progress)
     trained = final(config, found)
     if "standardisation" in trained:
-        ahead = crops(config, sets, None)(config.steps)
+        ahead = crops(config, sets, None, shared=False)(config.steps)
         trained["standardisation"] = segmentation.fit_scale(network, trained, ahead)._asdict()
     storage.save(file, trained, about)
     return trained, stage._replace(noise=initial_noise(found["head"]))
@@ -99,13 +100,18 @@ def train_estimator(
     return Trained(variables, found.segmentor, stage._replace(noise=initial_noise(head)))
 
 
-def crops(config: Settings, sets: Sets, objects: Any) -> Callable[[int], Iterator[Any]]:
-    """Training crops of a stage: with objects pasted or, where objects is None, without; each has its own draws."""
+def crops(config: Settings, sets: Sets, objects: Any, *, shared: bool = True) -> Callable[[int], Iterator[Any]]:
+    """Training crops of a stage: with objects pasted or, where objects is None, without; each has its own draws.
+
+    shared: each of several processes reads its part of every batch, else all read the whole.
+    """
+    process = (jax.process_index(), jax.process_count()) if shared else (0, 1)
     return training_batches(
         sets.train,
         objects,
         crop=config.crop,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // process[1],
+        process=process,
         seed=config.seed if objects is None else (config.seed, SECOND),
         probability=config.paste_probability,
         share=config.object_share,
@@ -167,11 +173,11 @@ def warmup(config: Settings, steps: int) -> int:
 def devices_for(batch_size: int) -> list[Any] | None:
     """All accelerators, or one CPU device: matrix products take all cores, and steps of several devices cost more.
 
-    Raises ValueError when the devices do not divide the batch.
+    Of several processes each has one such. Raises ValueError when the devices do not divide the batch.
     """
     devices = first_device_on_cpu()
-    if devices is None and batch_size % jax.device_count():
-        raise ValueError(f"--batch-size must be a multiple of the {jax.device_count()} devices, got {batch_size}")
+    if batch_size % device_count(devices):
+        raise ValueError(f"--batch-size must be a multiple of the {device_count(devices)} devices, got {batch_size}")
     return devices
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.hosts import is_first
 from experiments.scenes.config import Settings
 from quantjax import trees
 from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
+from quantjax.hosts import from_first
 from quantjax.types import PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
@@ -51,8 +53,9 @@ def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: d
 
 
 def save(file: Path, variables: PyTree, about: dict[str, Any]) -> None:
-    """Write variables, which appear whole or not at all."""
-    write_safetensors(file, variables, {ABOUT: json.dumps(about)})
+    """Write variables, which appear whole or not at all; of several processes process 0 does."""
+    if is_first():
+        write_safetensors(file, variables, {ABOUT: json.dumps(about)})
 
 
 def read_overrides(file: Path) -> dict[str, Any]:
@@ -86,3 +89,9 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
     except ValueError as error:
         raise ValueError(f"{file} does not fit the network: {error}") from error
     return jax.tree.map(jnp.asarray, arrays)
+
+
+def reread(file: Path, template: PyTree, about: dict[str, Any]) -> PyTree | None:
+    """`load` of a file of the run's own, None where it is not there yet; process 0 reads it for all."""
+    kept = from_first(lambda: trees.flatten(load(file, template, about)) if file.exists() else None)
+    return None if kept is None else jax.tree.map(jnp.asarray, trees.restore(kept, template))

@@ -125,8 +125,8 @@ class TrainingRows:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
-        """As many as an index can count."""
-        return sys.maxsize
+        """Half as many as an index can count: Grain adds to it."""
+        return sys.maxsize // 2
 
     def __getitem__(self, index: SupportsIndex) -> Batch:
         """Row `index`: image uint8 [h, w, 3] and label uint8 [h, w]."""

@@ -32,6 +32,7 @@ def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
         "image_height": detector.image_height,
         "score": {
             "name": detector.score,
+            **({"form": "log_odds"} if detector.score == "msp" else {}),
             "logits_scale": _scale_to_content(detector.logits_scale),
             "unknown_scale": _scale_to_content(detector.unknown_scale),
         },
@@ -52,7 +53,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Sce
         window=tuple(content["window"]),
         stride=tuple(content["stride"]),
         image_height=content.get("image_height"),
-        score=content["score"]["name"],
+        score=_score_from_content(content["score"]),
         logits_scale=_scale_from_content(content["score"]["logits_scale"]),
         unknown_scale=_scale_from_content(content["score"]["unknown_scale"]),
         **from_content(content),
@@ -74,6 +75,11 @@ def _head_from_content(name: str, content: Mapping[str, Any]) -> GmmSettings | N
     if settings:
         raise ValueError(f"{name} is linear and has no settings, got {sorted(settings)}")
     return None
+
+
+def _score_from_content(content: Mapping[str, Any]) -> str:
+    """Without its form, "msp" was written when it was a probability, and so was the threshold on it."""
+    return "msp_probability" if content["name"] == "msp" and "form" not in content else content["name"]
 
 
 def _scale_to_content(scale: Standardisation | None) -> dict[str, float] | None:

@@ -45,6 +45,20 @@ class Flow(NamedTuple):
     """`forward` with a cheaper reverse-mode derivative and no forward-mode one, where there is such a thing."""
 
 
+def in_float32(flow: Flow) -> Flow:
+    """The flow on rows of any real dtype, which float32 holds from here on."""
+
+    def cast(transform: Transform) -> Transform:
+        return lambda params, x, masks=None: transform(params, jnp.asarray(x, jnp.float32), masks)
+
+    return flow._replace(
+        init=lambda key, x: flow.init(key, jnp.asarray(x, jnp.float32)),
+        forward=cast(flow.forward),
+        inverse=cast(flow.inverse),
+        reverse_mode=None if flow.reverse_mode is None else cast(flow.reverse_mode),
+    )
+
+
 def chain(*flows: Flow, **named: Flow) -> Flow:
     """Apply flows one after the other, first one first, the named ones last.
 
@@ -73,11 +87,13 @@ def chain(*flows: Flow, **named: Flow) -> Flow:
         masks = {name: flow.draw_masks(k, batch) for (name, flow), k in zip(links.items(), keys, strict=True)}
         return _without_empty(masks) or None
 
-    return Flow(
-        init,
-        lambda params, x, masks=None: run(params, x, masks, "forward"),
-        lambda params, z, masks=None: run(params, z, masks, "inverse"),
-        draw_masks,
+    return in_float32(
+        Flow(
+            init,
+            lambda params, x, masks=None: run(params, x, masks, "forward"),
+            lambda params, z, masks=None: run(params, z, masks, "inverse"),
+            draw_masks,
+        )
     )
 
 
@@ -118,11 +134,13 @@ def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
         first = make(jax.tree.map(lambda leaf: leaf[0], constants))
         return jax.vmap(lambda block_key: first.draw_masks(block_key, batch))(jax.random.split(key, blocks))
 
-    return Flow(
-        init,
-        lambda params, x, masks=None: run(params, x, masks, "forward"),
-        lambda params, z, masks=None: run(params, z, masks, "inverse"),
-        draw_masks,
+    return in_float32(
+        Flow(
+            init,
+            lambda params, x, masks=None: run(params, x, masks, "forward"),
+            lambda params, z, masks=None: run(params, z, masks, "inverse"),
+            draw_masks,
+        )
     )
 
 
@@ -134,7 +152,7 @@ def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -
     """
     check_shape("x", x, "[B, D]")
     forward = flow.forward if flow.reverse_mode is None else flow.reverse_mode
-    z, log_det = forward(params, x.astype(jnp.float32), masks)
+    z, log_det = forward(params, jnp.asarray(x, jnp.float32), masks)
     return gaussian.standard_log_density(z.astype(jnp.float32)) + log_det.astype(jnp.float32)
 
 

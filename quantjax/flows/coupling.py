@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from quantjax.checks import check_interval
 from quantjax.dropout import draw_dropout
-from quantjax.flows.base import Flow
+from quantjax.flows.base import Flow, in_float32
 from quantjax.flows.deferred import matmul
 from quantjax.types import Array, PyTree
 
@@ -141,7 +141,7 @@ def _two_sided(
     def draw_masks(key: Array, batch: int) -> PyTree:
         return draw_dropout(key, (2 * networks, layers + 1, batch, width), dropout) if dropout > 0 else None
 
-    return Flow(init, forward, inverse, draw_masks)
+    return in_float32(Flow(init, forward, inverse, draw_masks))
 
 
 def glow(dimension: int, **options: Any) -> Flow:

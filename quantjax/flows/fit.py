@@ -19,6 +19,7 @@ from quantjax.parallel import first_device_on_cpu
 from quantjax.types import PyTree
 
 LEARNING_RATE, WEIGHT_DECAY = 9e-5, 1e-6  # Taghikhah et al. 2024, "Meta-parameters"
+START_ROWS = 2**16  # most rows that ActNorm's start looks at
 CLIP_NORM = 1.0  # preset reference, with Adam's betas of 0.8 and epsilon of 1e-4
 
 
@@ -117,13 +118,13 @@ def fit(
     losses.likelihood_objective; batch_size counts the rows of one step over all devices. After every epoch come
     report(steps taken, {"epoch", "loss", "mean_log_likelihood"}), in nats, and after_epoch(finished epochs, params).
     checkpoints, resume as train.fit; devices None is all of them, on a CPU one, whose products use every core.
-    The last epoch is kept.
+    The last epoch is kept. ActNorm starts from the first batch, or from more rows where that shows a feature asleep.
 
     Raises ValueError for features that are not finite, of another shape, or fewer than two rows, and for settings out
     of their range; FloatingPointError when the training diverges.
     """
     chosen = _preset(preset)
-    views = [np.asarray(view) for view in ([features] if hasattr(features, "ndim") else features)]
+    views = [np.asarray(view, np.float32) for view in ([features] if hasattr(features, "ndim") else features)]
     _check_views(views)
     check_interval("batch_size", batch_size, 2, float("inf"))
     epochs = chosen.epochs if epochs is None else epochs
@@ -132,9 +133,7 @@ def fit(
     settings = flow_settings(views[0].shape[1], built)
     flow, optimizer, key = quantod(**settings), chosen.optimizer(), jax.random.key(seed)
     order = _epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
-    # ActNorm starts from the statistics of the first batch
-    first = order(0)[0]
-    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(views[0][first[first >= 0]], jnp.float32))
+    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(_starting_rows(views[0], order(0))))
     objective = losses.likelihood_objective(
         lambda params, x, masks: log_likelihood(flow, params, x, masks),
         flow.draw_masks,
@@ -191,6 +190,23 @@ def _check_views(views: Sequence[np.ndarray]) -> None:
         if len(view) < 2:
             raise ValueError(f"{name} must have at least two rows, got {len(view)}")
         check_finite(name, view, "check the weights and their preprocessing")
+
+
+def _starting_rows(features: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows from whose statistics ActNorm starts: the first batch of order [S, B], or more of the first epoch.
+
+    A feature that hardly varies in the first batch, though it does in the training rows, would be blown up by every
+    block: the rows are doubled until each deviates by half of what it does in all of them, or START_ROWS are read.
+    """
+    wanted = 0.5 * np.array([column.std(dtype=np.float64) for column in features.T])  # never a float64 copy of all
+    rows, count = order[order >= 0], int(np.sum(order[0] >= 0))
+    while count < min(len(rows), START_ROWS) and (_deviations(features[rows[:count]]) < wanted).any():
+        count *= 2
+    return features[rows[:count]]
+
+
+def _deviations(rows: np.ndarray) -> np.ndarray:
+    return rows.std(axis=0, dtype=np.float64)
 
 
 def _epoch_order(shuffle: bool, seed: int, rows: int, batch_size: int) -> Callable[[int], np.ndarray]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from quantjax.flows.base import Flow
+from quantjax.flows.base import Flow, in_float32
 from quantjax.types import Array, PyTree
 
-RELATIVE_FLOOR = 1e-4
-ABSOLUTE_FLOOR = 1e-6
+ROUNDING = 1e-6  # a feature that deviates by less of its size does not vary: float32 rounds that much
 
 
 def actnorm() -> Flow:
     """Rescale every feature: z = x * exp(scale) + bias, log |det| = sum(scale).
 
-    `init` gives the rows it sees mean 0 and unbiased standard deviation 1 per feature. The deviation is floored at
-    1e-4 of the largest feature's (1e-6 if all are constant), so that a dead feature gives no NaN.
+    `init` gives the rows it sees mean 0 and unbiased standard deviation 1 per feature, whatever its units. A feature
+    that does not vary among them has no scale: it gets the median deviation of the others (1 if none varies), so that
+    a later value of it counts as much as one of theirs.
     Raises ValueError on fewer than 2 rows, which have no deviation.
     Source: Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.1.
     """
@@ -25,9 +25,7 @@ def actnorm() -> Flow:
         del key
         if x.shape[0] < 2:
             raise ValueError(f"x must have at least 2 rows to initialise ActNorm, got {x.shape[0]}; pass a whole batch")
-        deviation = jnp.std(x, axis=0, ddof=1)
-        floor = jnp.maximum(RELATIVE_FLOOR * deviation.max(), ABSOLUTE_FLOOR)
-        scale = -jnp.log(jnp.maximum(deviation, floor))
+        scale = -jnp.log(_deviation(x))
         return {"scale": scale, "bias": -jnp.mean(x * jnp.exp(scale)[None, :], axis=0)}
 
     def forward(params: PyTree, x: Array, masks: PyTree = None) -> tuple[Array, Array]:
@@ -40,7 +38,15 @@ def actnorm() -> Flow:
         x = (z - params["bias"][None, :]) * jnp.exp(-params["scale"])[None, :]
         return x, jnp.broadcast_to(-params["scale"].sum(), z.shape[:1])
 
-    return Flow(init, forward, inverse)
+    return in_float32(Flow(init, forward, inverse))
+
+
+def _deviation(x: Array) -> Array:
+    """Of each feature of x [B, D] that varies, and the median of those for one that does not."""
+    deviation = jnp.std(x, axis=0, ddof=1)
+    varies = deviation > ROUNDING * jnp.abs(x).max(axis=0)
+    median = jnp.nanmedian(jnp.where(varies, deviation, jnp.nan))
+    return jnp.where(varies, deviation, jnp.where(varies.any(), median, 1.0))
 
 
 def permutation(order: Array) -> Flow:
@@ -53,10 +59,12 @@ def permutation(order: Array) -> Flow:
         moved = x.at[:, index].get(unique_indices=True, mode="promise_in_bounds")
         return moved, jnp.zeros(x.shape[0], x.dtype)
 
-    return Flow(
-        lambda key, x: None,
-        lambda params, x, masks=None: move(x, jnp.asarray(order)),
-        lambda params, z, masks=None: move(z, jnp.argsort(jnp.asarray(order))),
+    return in_float32(
+        Flow(
+            lambda key, x: None,
+            lambda params, x, masks=None: move(x, jnp.asarray(order)),
+            lambda params, z, masks=None: move(z, jnp.argsort(jnp.asarray(order))),
+        )
     )
 
 
@@ -93,4 +101,4 @@ def invertible_linear() -> Flow:
         half = jax.scipy.linalg.solve_triangular(lower, z.T, lower=True, unit_diagonal=True)
         return jax.scipy.linalg.solve_triangular(upper, half).T, -log_det(params, z.shape[0])
 
-    return Flow(init, forward, inverse)
+    return in_float32(Flow(init, forward, inverse))

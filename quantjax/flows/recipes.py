@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.checks import check_choice
-from quantjax.flows.base import Flow, chain, stack
+from quantjax.flows.base import Flow, chain, in_float32, stack
 from quantjax.flows.coupling import gin, glow, nice, realnvp
 from quantjax.flows.deferred import deferred
 from quantjax.flows.layers import actnorm, invertible_linear, permutation
@@ -61,7 +61,7 @@ def quantod(
         orders = seeded_permutations(dimension, blocks) if permutations is None else np.asarray(permutations, np.int32)
         _check_permutations(orders, blocks, dimension)
         flow = stack(lambda o: chain(actnorm=actnorm(), permutation=permutation(o), coupling=coupling), orders, blocks)
-    return flow._replace(reverse_mode=deferred(flow.forward))
+    return in_float32(flow._replace(reverse_mode=deferred(flow.forward)))
 
 
 def _check_permutations(orders: np.ndarray, blocks: int, dimension: int) -> None:

@@ -67,11 +67,11 @@ def write(bank: Array, pointer: Array, selection: Selection) -> tuple[Array, Arr
 def moments(bank: Array) -> tuple[Array, Array]:
     """Return each component's direction f = sum_i q_i / ||sum_i q_i|| [G, D] and mean_i (q_i - f)^2 [G, D].
 
-    The square is multiplied out, so that the bank [G, S, D] is read once and nothing of its size is made.
+    The bank [G, S, D] is read twice and nothing of its size is made.
     """
-    mean, squares = jnp.mean(bank, axis=1), jnp.mean(bank * bank, axis=1)
-    direction = unit(mean)
-    return direction, jnp.maximum(squares - 2.0 * direction * mean + direction * direction, 0.0)
+    direction = unit(jnp.mean(bank, axis=1))
+    difference = bank - direction[:, None, :]
+    return direction, jnp.mean(difference * difference, axis=1)
 
 
 def _over_devices(own: Array, axis_name: str | None) -> tuple[Array, Array]:

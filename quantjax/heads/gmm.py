@@ -24,6 +24,7 @@ from quantjax.checks import check_choice, check_interval, check_shape
 from quantjax.heads.bank import moments, select, write
 from quantjax.heads.density import layer_norm, normed_log_density, unit
 from quantjax.heads.sinkhorn import assign
+from quantjax.labels import int32_labels
 from quantjax.rows import IGNORED
 from quantjax.types import Array, PyTree
 
@@ -115,7 +116,7 @@ def forward(settings: GmmSettings, params: PyTree, state: GmmState, features: Ar
     classes, parts, dimension = settings.num_classes, settings.components, settings.dimension
     check_shape("features", features, f"[B, h, w, {dimension}]")
     check_shape("state.mean", state.mean, f"[{classes}, {parts}, {dimension}]")
-    features = features.astype(jnp.float32)
+    features = jnp.asarray(features, jnp.float32)
     mean, deviation = (jax.lax.stop_gradient(a).reshape(-1, dimension) for a in (state.mean, state.deviation))
     scale, bias = params["feature_norm"]["scale"], params["feature_norm"]["bias"]
     flat = normed_log_density(features.reshape(-1, dimension), scale, bias, unit(mean), deviation * deviation)
@@ -153,7 +154,7 @@ def update(
     output = jax.lax.stop_gradient(output)
     check_shape("labels", labels, f"[{', '.join(map(str, output.logits.shape[:3]))}]")
     classes, parts, groups = settings.num_classes, settings.components, settings.num_classes * settings.components
-    flat = labels.reshape(-1).astype(jnp.int32)
+    flat = int32_labels(labels).reshape(-1)
     own_class = jnp.clip(flat, 0, classes - 1)[:, None, None]
     own = jnp.take_along_axis(output.log_density.reshape(-1, classes, parts), own_class, axis=1)[:, 0]
     taking_part = (flat >= 0) & (flat < classes) & jnp.all(jnp.isfinite(own), axis=1)
@@ -177,15 +178,19 @@ def update(
 def contrast(output: GmmOutput, targets: Array) -> Array:
     """Return the cross-entropy over all K M components, log-densities as logits, in nats; [B, h, w], 0 at target 255.
 
-    targets [B, h, w] come from `update`. Log-densities lie tens of nats apart, so its usual weight is 0.01.
+    NaN where a target is neither that nor one of 0..K*M-1. targets [B, h, w] come from `update`. Log-densities lie tens
+    of nats apart, so its usual weight is 0.01.
     Raises ValueError when targets are not at output's resolution. Source: GMMSeg (Liang et al., NeurIPS 2022), eq. 13.
     """
     check_shape("targets", targets, f"[{', '.join(map(str, output.logits.shape[:3]))}]")
+    targets = int32_labels(targets)
     ignored = targets == IGNORED
     logits = jnp.where(ignored[..., None], 0.0, output.log_density.reshape(*targets.shape, -1))
+    known = (targets >= 0) & (targets < logits.shape[3])
     components = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     chosen = jnp.sum(jnp.where(components == targets[..., None], logits, 0.0), axis=3)
-    return jnp.where(ignored, 0.0, jax.nn.logsumexp(logits, axis=3) - chosen)
+    loss = jax.nn.logsumexp(logits, axis=3) - chosen
+    return jnp.where(ignored, 0.0, jnp.where(known, loss, jnp.nan))
 
 
 def noise_share(state: GmmState) -> Array:

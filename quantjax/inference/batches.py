@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_interval
-from quantjax.parallel import data_parallel, replicate, upload
+from quantjax.parallel import data_parallel, device_count, process_share, replicate, upload
 from quantjax.types import PyTree
 
 Report = Callable[[int, int], None]
@@ -32,19 +32,25 @@ def batched(
     rows over all `devices` (default: all local ones), rounded up to a multiple of their number. The last batch is
     filled up with repetitions of its last row, whose results are dropped.
 
+    With several hosts every process calls run with the same rows, works on its share of each batch, and gets all
+    results.
+
     `run` compiles at its first call and again only for other row shapes or dtypes: `run(*shared, first_rows)` is a
     warm-up. It calls `report(done, total)`, in rows, when a batch's results have arrived. It raises ValueError when
     there is no array or when arrays differ in length.
     """
     check_interval("batch_size", batch_size, 1, float("inf"))
-    count = len(devices) if devices is not None else jax.local_device_count()
+    count = device_count(devices)
     size = -(-batch_size // count) * count
+    hosts = jax.process_count()
 
     def call(*args: Any, axis_name: str | None = None) -> PyTree:
-        del axis_name  # rows are independent: nothing to reduce
-        return fn(*args)
+        result = fn(*args)  # rows are independent: nothing to reduce
+        if hosts == 1:
+            return result
+        return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis_name, tiled=True), result)
 
-    step = data_parallel(call, (*(None,) * shared, 0), 0, devices=devices)
+    step = data_parallel(call, (*(None,) * shared, 0), 0 if hosts == 1 else None, devices=devices)
 
     def run(*args: PyTree, report: Report | None = None) -> PyTree:
         *whole, arrays = args
@@ -63,7 +69,8 @@ def batched(
                 report(min(len(results) * size, total), total)
 
         for batch, rows in _padded(arrays, total, size):
-            result = step(*whole, upload(batch, devices))
+            share = jax.tree.map(lambda array: process_share(array, 0), batch)
+            result = step(*whole, upload(share, devices))
             jax.tree.map(lambda leaf: leaf.copy_to_host_async(), result)
             waiting.append((result, rows))
             if len(waiting) > IN_FLIGHT:

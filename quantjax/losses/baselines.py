@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.checks import check_shape
+from quantjax.labels import int32_labels
 from quantjax.resize import blur
 from quantjax.rows import IGNORED, PASTED
 from quantjax.types import Array
@@ -45,7 +46,7 @@ def rba_loss(
     Raises ValueError on shapes that disagree. Source: RbA (Nayal et al., ICCV 2023), eq. 7.
     """
     pixels = _pixels(logits, labels, logits.shape[-1], axis_name)
-    score = -jnp.sum(jnp.tanh(logits.astype(jnp.float32)), axis=3)
+    score = -jnp.sum(jnp.tanh(jnp.asarray(logits, jnp.float32)), axis=3)
     return pixels.images * _hinges(score, pixels, inlier_margin, outlier_margin)
 
 
@@ -73,7 +74,7 @@ def pebal_loss(
     Raises ValueError on shapes that disagree, or images under 4 x 4. Source: PEBAL (Tian et al., ECCV 2022), eq. 3-6.
     """
     pixels = _pixels(logits, labels, logits.shape[-1] - 1, axis_name)
-    logits = logits.astype(jnp.float32)
+    logits = jnp.asarray(logits, jnp.float32)
     energy = -jax.nn.logsumexp(logits[..., :-1], axis=3)
     inlier, outlier = _abstention(logits, energy, labels, pixels)
     energies = _hinges(energy, pixels, inlier_margin, outlier_margin)
@@ -87,7 +88,7 @@ def _abstention(logits: Array, energy: Array, labels: Array, pixels: _Pixels) ->
     abstain = log_p[..., -1] - jnp.log(blur(energy * energy))
     either = jnp.logaddexp(log_p[..., :-1], abstain[..., None])
     classes = jax.lax.broadcasted_iota(jnp.int32, either.shape, 3)
-    chosen = jnp.sum(jnp.where(classes == labels.astype(jnp.int32)[..., None], either, 0.0), axis=3)
+    chosen = jnp.sum(jnp.where(classes == int32_labels(labels)[..., None], either, 0.0), axis=3)
     rejected = jnp.mean(jnp.maximum(either, np.log(1e-7)), axis=3)
     return _part(-chosen, pixels.inlier, pixels.inliers), _part(-rejected, pixels.outlier, pixels.outliers)
 
@@ -123,7 +124,7 @@ def _pixels(logits: Array, labels: Array, classes: int, axis_name: str | None) -
     check_shape("labels", labels, f"[{', '.join(map(str, logits.shape[:3]))}]")
     if classes < 1 or min(logits.shape[1:3]) < 4:
         raise ValueError(f"logits must have a class and at least 4 x 4 pixels, got shape {list(logits.shape)}")
-    labels = labels.astype(jnp.int32)
+    labels = int32_labels(labels)
     inlier, outlier = (labels >= 0) & (labels < classes), labels == PASTED
     known = jnp.all(inlier | outlier | (labels == IGNORED))
     counts = jnp.stack([jnp.sum(mask, dtype=jnp.float32) for mask in (inlier, outlier, ~known)])

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.checks import check_choice, check_shape
+from quantjax.labels import int32_labels
 from quantjax.types import Array, Batch, PyTree
 
 LogLikelihood = Callable[[PyTree, Array, PyTree], Array]  # (params, x [B, D], dropout masks or None) -> [B] nats
@@ -34,7 +35,7 @@ def quantile_rows(log_likelihoods: Array, q: float, mask: Array | None = None) -
     check_shape("log_likelihoods", log_likelihoods, "[N]")
     _check_quantile(q)
     valid = _valid_rows(log_likelihoods, mask)
-    values = log_likelihoods.astype(jnp.float32)
+    values = jnp.asarray(log_likelihoods, jnp.float32)
     count = jnp.sum(valid, dtype=jnp.int32)
     order = jnp.lexsort((values, ~valid)).astype(jnp.int32)
     position = q * jnp.maximum(count - 1, 0).astype(jnp.float32)
@@ -51,8 +52,9 @@ def quantile_nll(log_likelihoods: Array, q: float, mask: Array | None = None) ->
     compares after summing over ties. mask [N] bool is False for padded rows. q = 0 is the smallest log-likelihood.
     Raises ValueError on a wrong shape, no rows, or q outside [0, 1). Source: Taghikhah et al. (AAAI 2024), eq. 4.
     """
+    log_likelihoods = jnp.asarray(log_likelihoods, jnp.float32)
     rows, weights = quantile_rows(jax.lax.stop_gradient(log_likelihoods), q, mask)
-    return -jnp.sum(weights * log_likelihoods[rows].astype(jnp.float32))
+    return -jnp.sum(weights * log_likelihoods[rows])
 
 
 def mean_nll(log_likelihoods: Array, mask: Array | None = None) -> Array:
@@ -68,12 +70,17 @@ def min_nll(log_likelihoods: Array, mask: Array | None = None) -> Array:
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Return -log softmax(logits)[label] per row in nats; logits [B, K], labels [B] integers -> [B] float32."""
+    """Return -log softmax(logits)[label] per row in nats; logits [B, K], labels [B] integers -> [B] float32.
+
+    NaN, without a gradient, where a label is none of 0..K-1; a padded row may hold any. Raises ValueError on shapes
+    that disagree.
+    """
     check_shape("logits", logits, "[B, K]")
     check_shape("labels", labels, f"[{logits.shape[0]}]")
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    return jax.nn.logsumexp(logits, axis=1) - chosen
+    logits, labels = jnp.asarray(logits, jnp.float32), int32_labels(labels)
+    known = (labels >= 0) & (labels < logits.shape[1])
+    chosen = jnp.take_along_axis(logits, jnp.where(known, labels, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(known, jax.nn.logsumexp(logits, axis=1) - chosen, jnp.nan)
 
 
 def likelihood_objective(
@@ -187,7 +194,7 @@ def _psum(tree: PyTree, axis_name: str | None) -> PyTree:
 
 
 def _masked_sum(values: Array, valid: Array) -> Array:
-    return jnp.sum(jnp.where(valid, values.astype(jnp.float32), 0.0))
+    return jnp.sum(jnp.where(valid, jnp.asarray(values, jnp.float32), 0.0))
 
 
 def _valid_rows(values: Array, mask: Array | None) -> Array:

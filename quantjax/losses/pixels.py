@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.checks import check_shape
+from quantjax.labels import int32_labels
 from quantjax.rows import IGNORED
 from quantjax.types import Array
 
 
 def valid(labels: Array, ignore: int = IGNORED) -> Array:
     """Return where labels [...] take part in a loss: bool [...], False where they equal `ignore`."""
-    return labels.astype(jnp.int32) != ignore
+    return int32_labels(labels) != ignore
 
 
 def pixel_cross_entropy(logits: Array, labels: Array, ignore: int = IGNORED) -> Array:
@@ -28,8 +29,8 @@ def pixel_cross_entropy(logits: Array, labels: Array, ignore: int = IGNORED) -> 
     """
     check_shape("logits", logits, "[B, h, w, K]")
     check_shape("labels", labels, _shape(logits.shape[:3]))
-    labels = labels.astype(jnp.int32)
-    logits = jnp.where((labels == ignore)[..., None], 0.0, logits.astype(jnp.float32))
+    labels = int32_labels(labels)
+    logits = jnp.where((labels == ignore)[..., None], 0.0, jnp.asarray(logits, jnp.float32))
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
     # a comparison, not a gather: its gradient is a comparison too, where that of a gather is a scatter
     chosen = jnp.sum(jnp.where(classes == labels[..., None], logits, 0.0), axis=3)
@@ -46,8 +47,8 @@ def likelihood_ratio_loss(llr: Array, labels: Array) -> Array:
     """
     check_shape("llr", llr, "[B, H, W]")
     check_shape("labels", labels, _shape(llr.shape))
-    labels = labels.astype(jnp.int32)
-    llr = jnp.where(labels == IGNORED, 0.0, llr.astype(jnp.float32))
+    labels = int32_labels(labels)
+    llr = jnp.where(labels == IGNORED, 0.0, jnp.asarray(llr, jnp.float32))
     loss = jax.nn.softplus(jnp.where(labels == 1, -llr, llr))
     return _where_known((labels == 0) | (labels == 1), labels == IGNORED, loss)
 

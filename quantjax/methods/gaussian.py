@@ -55,7 +55,7 @@ def _gem(settings: Settings, params: PyTree, view: View) -> Array:
     return scores.gem(params, view.output.features)
 
 
-REGULARISATION = "chosen here: added to the variances"
+REGULARISATION = "chosen here: added to each variance, as a share of it"
 STEP = f"QuantOD's tables; {REGULARISATION}"
 
 _MAHALANOBIS = Method(

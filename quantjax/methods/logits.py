@@ -8,7 +8,12 @@ from quantjax.types import Array, PyTree
 
 
 def _msp(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.msp(view.output.logits)
+    return scores.msp(view.output.logits, **with_form(settings))
+
+
+def with_form(settings: Settings) -> Settings:
+    """`settings` with the published form where none is named: a detector from before there were two was set on it."""
+    return {"form": "probability", **settings}
 
 
 def _max_logit(settings: Settings, params: PyTree, view: View) -> Array:
@@ -20,7 +25,14 @@ def _energy(settings: Settings, params: PyTree, view: View) -> Array:
 
 
 METHODS = (
-    Method("msp", "Hendrycks and Gimpel, ICLR 2017", ("logits",), _msp),
+    Method(
+        "msp",
+        "Hendrycks and Gimpel, ICLR 2017",
+        ("logits",),
+        _msp,
+        defaults={"form": "log_odds"},
+        source="chosen here: published is form probability, which ranks alike but saturates",
+    ),
     Method("max_logit", "Hendrycks et al., ICML 2022", ("logits",), _max_logit),
     Method(
         "energy",

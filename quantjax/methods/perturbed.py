@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantjax import scores
 from quantjax.methods.base import Classify, Fitted, Method, Settings, TrainingRows, View
+from quantjax.methods.logits import with_form
 from quantjax.types import Array, PyTree
 
 
@@ -46,7 +47,7 @@ def _own(settings: Settings) -> Settings:
 
 def _odin(settings: Settings, params: PyTree, view: View) -> Array:
     classify, images = _network(view)
-    return scores.odin(lambda x: classify(x).logits, images, std=view.std, **settings)
+    return scores.odin(lambda x: classify(x).logits, images, std=view.std, **with_form(settings))
 
 
 def _network(view: View) -> tuple[Classify, Array]:
@@ -61,7 +62,7 @@ METHODS = (
         "Liang et al., ICLR 2018, eq. 1 and 2",
         ("logits", "images"),
         _odin,
-        defaults={"temperature": 1000.0, "epsilon": 0.0048},
-        source="QuantOD's tables",
+        defaults={"temperature": 1000.0, "epsilon": 0.0048, "form": "log_odds"},
+        source="QuantOD's tables; form as msp",
     ),
 )

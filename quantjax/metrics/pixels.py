@@ -149,7 +149,8 @@ def _keys(scores: np.ndarray) -> np.ndarray:
 def _just_below(key: int) -> float:
     """The largest score whose key is under `key`; minus infinity where there is none."""
     lowest = int(_keys(np.array([-np.inf], np.float32))[0])
-    last = np.array([max(key - 1, lowest)], np.uint32)
+    step = 2 if key == SIGN else 1  # no score has the key below that of 0: it would be -0, which is no less than 0
+    last = np.array([max(key - step, lowest)], np.uint32)
     return float(np.where(last & SIGN, last ^ SIGN, ~last).astype(np.uint32).view(np.float32)[0])
 
 

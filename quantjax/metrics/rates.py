@@ -2,7 +2,14 @@
 
 Every function takes outlier scores, higher = more outlying, and returns fractions in 0..1. `positive` names the class
 whose recall the true positive rate counts: "inlier" as Taghikhah et al. (AAAI 2024) report, "outlier" as most newer
-benchmarks do. AUROC is the same for both; the false positive rate and the average precision are not.
+benchmarks do. AUROC is the same for both; the false positive rate and the areas under precision and recall are not.
+
+Programs differ in two more ways, so both values have a name here:
+
+    AUPR    steps: `average_precision`, as scikit-learn's function of that name;
+            trapezoids: `aupr_trapezoid`, as OpenOOD 1.5 (AUPR_IN, AUPR_OUT) and pytorch-ood (AUPR-IN, AUPR-OUT)
+    FPR95   from every point of the ROC curve: `fpr_at_tpr`, as pytorch-ood (FPR95TPR, outlier positive);
+            from the corners alone: `fpr_at_tpr(..., thinned=True)`, as OpenOOD 1.5 (FPR@95, outlier positive)
 """
 
 from __future__ import annotations
@@ -59,14 +66,20 @@ def roc_curve(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inli
     )
 
 
-def fpr_at_tpr(scores_in: ArrayLike, scores_out: ArrayLike, tpr: float = 0.95, positive: str = "inlier") -> float:
+def fpr_at_tpr(
+    scores_in: ArrayLike, scores_out: ArrayLike, tpr: float = 0.95, positive: str = "inlier", *, thinned: bool = False
+) -> float:
     """Return the false positive rate at the first point of the ROC curve whose true positive rate is at least tpr.
 
     With positive="inlier": the fraction of outliers taken for inliers when at least tpr of the inliers are kept.
+    thinned leaves out the points on a straight line between their neighbours, as scikit-learn's roc_curve does when
+    nothing else is said and OpenOOD with it: never lower, and higher by the length of the line that passes tpr.
     Raises ValueError as roc_curve does, and for tpr outside (0, 1].
     """
     check_interval("tpr", tpr, 0.0, 1.0, closed="right")
     curve = roc_curve(scores_in, scores_out, positive)
+    if thinned:
+        curve = _corners(curve, len(np.asarray(scores_in)), len(np.asarray(scores_out)), positive)
     return float(curve.fpr[np.argmax(curve.tpr >= tpr)])
 
 
@@ -85,9 +98,19 @@ def average_precision(scores_in: ArrayLike, scores_out: ArrayLike, positive: str
     It depends on the ratio of the two sets as well as on the scores: chance level is the share of positives.
     Raises ValueError as roc_curve does.
     """
-    true_positives, false_positives, _ = _cumulative_counts(scores_in, scores_out, positive)
-    precision = true_positives / (true_positives + false_positives)
-    return float(np.sum(np.diff(true_positives, prepend=0) * precision) / true_positives[-1])
+    recall, precision = _recall_and_precision(scores_in, scores_out, positive)
+    return float(np.sum(np.diff(recall) * precision[1:]))
+
+
+def aupr_trapezoid(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inlier") -> float:
+    """Return the area under straight lines between the points (recall_t, precision_t) and (0, 1).
+
+    Where scores tie it flatters: ten tied scores, one of them positive, give 0.55, where `average_precision` and
+    chance give 0.1 (Davis and Goadrich, ICML 2006). For tables beside those of OpenOOD and pytorch-ood.
+    Raises ValueError as roc_curve does.
+    """
+    recall, precision = _recall_and_precision(scores_in, scores_out, positive)
+    return float(np.trapezoid(precision, recall))
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -183,6 +206,22 @@ def _cumulative_counts(
     last_of_ties = np.flatnonzero(np.concatenate([values[1:] != values[:-1], [True]]))
     true_positives = np.cumsum(is_positive)[last_of_ties]
     return true_positives, last_of_ties + 1 - true_positives, values[last_of_ties]
+
+
+def _recall_and_precision(scores_in: ArrayLike, scores_out: ArrayLike, positive: str) -> tuple[np.ndarray, np.ndarray]:
+    """(0, 1) first, then one point per distinct score, strictest decision first."""
+    true_positives, false_positives, _ = _cumulative_counts(scores_in, scores_out, positive)
+    precision = true_positives / (true_positives + false_positives)
+    return np.concatenate([[0.0], true_positives / true_positives[-1]]), np.concatenate([[1.0], precision])
+
+
+def _corners(curve: Roc, inliers: int, outliers: int, positive: str) -> Roc:
+    """The points where the curve turns, found in whole counts, the first and the last one, and its second point."""
+    positives, negatives = (inliers, outliers) if positive == "inlier" else (outliers, inliers)
+    counts = np.rint(np.stack([curve.tpr * positives, curve.fpr * negatives])).astype(np.int64)
+    turns = np.any(np.diff(counts[:, 1:], n=2) != 0, axis=0)
+    kept = np.concatenate([[True, True], turns, [True] * (counts.shape[1] > 2)])
+    return Roc(*(values[kept] for values in curve))
 
 
 def _scores(name: str, scores: ArrayLike) -> np.ndarray:

@@ -12,10 +12,11 @@ from quantjax.checks import check_same_length
 from quantjax.report import charts, markup
 from quantjax.report.tables import (
     Table,
-    aupr_table,
     fpr_auroc_table,
+    openood_table,
     outlier_positive_table,
     percent,
+    precision_table,
     seconds_table,
     to_markdown,
     unique,
@@ -74,7 +75,7 @@ def _evaluation(results: Mapping[str, Any], scores: Mapping[str, MethodScores], 
 
 
 def to_text(results: Mapping[str, Any]) -> str:
-    """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then AUPR and seconds."""
+    """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then the other rates and seconds."""
     calibration = results["calibration"]
     accepted = f"promised {_promised(calibration)}, achieved {percent(calibration['achieved_tpr'])}"
     parts = [
@@ -86,7 +87,7 @@ def to_text(results: Mapping[str, Any]) -> str:
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No outlier set was given: nothing was evaluated."]) + "\n"
-    for table in (fpr_auroc_table(results), aupr_table(results), outlier_positive_table(results)):
+    for table in (fpr_auroc_table(results), *_other_rates(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -198,4 +199,8 @@ def _histograms(scores: Mapping[str, MethodScores]) -> str:
 
 
 def _more_tables(results: Mapping[str, Any]) -> list[Table]:
-    return [aupr_table(results), outlier_positive_table(results), seconds_table(results)]
+    return [*_other_rates(results), seconds_table(results)]
+
+
+def _other_rates(results: Mapping[str, Any]) -> list[Table]:
+    return [precision_table(results), outlier_positive_table(results), openood_table(results)]

@@ -17,7 +17,7 @@ class Schema(NamedTuple):
     identity: tuple[str, ...]  # of a row: together they name it, and no two rows have the same
     rates: tuple[str, ...]  # of a row, in percent
     numbers: tuple[str, ...]  # of a row, not negative: seconds, images per second
-    unknown: tuple[str, ...] = ()  # rates that may be None: not measured
+    unknown: tuple[str, ...] = ()  # rates that may be None: there was nothing to measure
     nested: Mapping[str, tuple[str, ...]] = {}  # key of the results -> keys that it must hold
     percent: tuple[str, ...] = ()  # keys of the results: a rate in percent, or several by name, None: not measured
 
@@ -29,7 +29,16 @@ IMAGES = Schema(
     positive_class="inlier",
     keys=("rows", "accuracy", "calibration", "inlier", *RUN),
     identity=("method", "outlier"),
-    rates=("fpr95", "auroc", "aupr", "fpr95_outlier_positive", "aupr_outlier_positive"),
+    rates=(
+        "fpr95",
+        "auroc",
+        "average_precision",
+        "aupr_trapezoid",
+        "fpr95_outlier_positive",
+        "fpr95_outlier_positive_thinned",
+        "average_precision_outlier_positive",
+        "aupr_trapezoid_outlier_positive",
+    ),
     numbers=(*SECONDS, "images_per_second"),
     nested={"calibration": ("source", "n", "promised_tpr", "achieved_tpr", "threshold")},
     percent=("accuracy",),

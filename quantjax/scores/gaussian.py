@@ -2,9 +2,9 @@
 
 With S = L L^T the tied covariance, z = L^-1 (f - c) and m_k = L^-1 (mu_k - c), the distances of all classes are
 
-    (f - mu_k)^T S^-1 (f - mu_k) = ||z||^2 - 2 z . m_k + ||m_k||^2,
+    (f - mu_k)^T S^-1 (f - mu_k) = ||z - m_k||^2,
 
-one product with L^-1 and one with the means, never a loop over classes or rows. c is the mean of all features.
+one product with L^-1 for all classes. c is the mean of all features.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from quantjax.checks import check_finite, check_interval, check_labels, check_same_length, check_shape
 from quantjax.gaussian import squared_distances
+from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
 _ROWS_AT_ONCE = 8192  # bounds the float64 copies of the fit
@@ -41,10 +42,11 @@ class TiedGaussian(NamedTuple):
 def fit_tied_gaussian(
     features: ArrayLike, labels: ArrayLike, num_classes: int, *, regularisation: float = 1e-6
 ) -> TiedGaussian:
-    """Fit class means and S = (1/N) sum_n (f_n - mu_yn)(f_n - mu_yn)^T + regularisation I on training features.
+    """Fit class means and S = C + regularisation diag(v) on training features; C is the covariance within classes.
 
-    features [N, D], labels [N] integers in 0..K-1. It runs on the host in float64, a block of rows at a time: the
-    smallest variances decide the distance, and float32 sums would lose them.
+    C = (1/N) sum_n (f_n - mu_yn)(f_n - mu_yn)^T and v its diagonal, so the units of a feature decide nothing; features
+    that do not vary have the median v of the others. features [N, D], labels [N] integers in 0..K-1. It runs on the
+    host in float64, a block of rows at a time: the smallest variances decide the distance, float32 would lose them.
     Raises ValueError on wrong shapes, features that are not finite, labels outside the classes, a class without rows,
     or a singular covariance. Source: Lee et al. (NeurIPS 2018), section 2.1.
     """
@@ -59,7 +61,8 @@ def fit_tied_gaussian(
             "fit on more rows or lower num_classes"
         )
     means = _class_means(features, labels, num_classes, counts)
-    covariance = _covariance(features, labels, means) + regularisation * np.eye(features.shape[1])
+    covariance = _covariance(features, labels, means)
+    covariance += regularisation * np.diag(_scale(np.diag(covariance), _sizes(features)))
     try:
         factor = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
@@ -90,10 +93,11 @@ def fit_background(features: ArrayLike, *, regularisation: float = 1e-6) -> Tied
 def mahalanobis(gaussian: TiedGaussian, features: Array) -> Array:
     """Return half the squared Mahalanobis distance to the nearest class mean; features [B, D] -> [B], >= 0.
 
-    It is min_k (1/2)(f - mu_k)^T S^-1 (f - mu_k). Raises ValueError when features are not [B, D] of the fit's D.
+    NaN, as in all scores here, for a row that is not finite or whose squares are not. It is min_k (1/2)(f - mu_k)^T
+    S^-1 (f - mu_k). Raises ValueError when features are not [B, D] of the fit's D.
     Source: Lee et al. (NeurIPS 2018), section 2.2, halved.
     """
-    return jnp.min(_half_distances(gaussian, features), axis=1)
+    return nan_unless_sound(jnp.min(_half_distances(gaussian, features), axis=1), features)
 
 
 def gem(gaussian: TiedGaussian, features: Array) -> Array:
@@ -102,7 +106,7 @@ def gem(gaussian: TiedGaussian, features: Array) -> Array:
     Classes weigh the same and the Gaussians' common constant is left out, as in the paper.
     Raises ValueError when features are not [B, D] of the fit's D. Source: Morteza and Li (AAAI 2022), GEM score.
     """
-    return -jax.nn.logsumexp(-_half_distances(gaussian, features), axis=1)
+    return nan_unless_sound(-jax.nn.logsumexp(-_half_distances(gaussian, features), axis=1), features)
 
 
 def relative_mahalanobis(gaussian: TiedGaussian, background: TiedGaussian, features: Array) -> Array:
@@ -119,7 +123,7 @@ def relative_mahalanobis(gaussian: TiedGaussian, background: TiedGaussian, featu
 def _half_distances(gaussian: TiedGaussian, features: Array) -> Array:
     """[B, D] -> [B, K]."""
     check_shape("features", features, f"[B, {gaussian.centre.shape[0]}]")
-    centred = features.astype(jnp.float32) - gaussian.centre[None, :]
+    centred = jnp.asarray(features, jnp.float32) - gaussian.centre[None, :]
     whitened = jnp.matmul(centred, gaussian.whitening.T, precision=jax.lax.Precision.HIGHEST)
     return 0.5 * squared_distances(whitened, gaussian.means)
 
@@ -155,3 +159,14 @@ def _covariance(features: np.ndarray, labels: np.ndarray, means: np.ndarray) -> 
         block = block - means[own]
         total += block.T @ block
     return total / len(features)
+
+
+def _sizes(features: np.ndarray) -> np.ndarray:
+    """The largest absolute value of each feature, [D] float64."""
+    return np.maximum(np.abs(features.max(axis=0).astype(np.float64)), np.abs(features.min(axis=0).astype(np.float64)))
+
+
+def _scale(variances: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Variances [D]; of features that vary by no more than float32 rounds values of their size [D], the median's."""
+    varies = variances > (1e-6 * sizes) ** 2
+    return np.where(varies, variances, np.median(variances[varies]) if varies.any() else 1.0)

@@ -1,6 +1,7 @@
 """Scores that need the classifier's logits only; each [..., K] -> [...] float32, higher = more outlying.
 
-Leading axes are free: one row per image [B, K], or one per pixel [B, H, W, K] or [H, W, K].
+Leading axes are free: one row per image [B, K], or one per pixel [B, H, W, K] or [H, W, K]. Rows that are not finite,
+or hold 1e19 and more, score NaN.
 """
 
 from __future__ import annotations
@@ -10,16 +11,38 @@ import math
 import jax
 import jax.numpy as jnp
 
-from quantjax.checks import check_interval
+from quantjax.checks import check_choice, check_interval
+from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
+MSP_FORMS = ("log_odds", "probability")
 
-def msp(logits: Array) -> Array:
-    """Return minus the largest softmax probability, in -1..-1/K; logits [..., K] -> [...].
 
-    Raises ValueError when logits have fewer than two axes. Source: Hendrycks and Gimpel (ICLR 2017).
+def msp(logits: Array, form: str = "log_odds") -> Array:
+    """Return how little the largest softmax probability p says, by one of two forms of one order; [..., K] -> [...].
+
+    log_odds: log of (1 - p) / p over its value at a guess, K - 1, in nats: 0 where all classes are equal, no least
+    value. probability: -p, in -1..-1/K, as published, but float32 rounds p to 1 where the largest logit leads by 17 and
+    more, and those rows tie.
+    Raises ValueError when logits have fewer than two axes or classes, and for another form. Source: Hendrycks and
+    Gimpel (ICLR 2017).
     """
-    return -jnp.max(jax.nn.softmax(_float_logits(logits), axis=-1), axis=-1)
+    check_choice("form", form, MSP_FORMS)
+    logits = _float_logits(logits, classes=2)
+    if form == "probability":
+        return nan_unless_sound(-jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1), logits)
+    return nan_unless_sound(_log_odds(logits), logits)
+
+
+def _log_odds(logits: Array) -> Array:
+    """log of the mean of exp(F_k - max F) over the other classes, from whichever side of log 1 keeps its digits."""
+    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    others = places != jnp.argmax(logits, axis=-1, keepdims=True)
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)
+    count = logits.shape[-1] - 1
+    apart = jax.nn.logsumexp(jnp.where(others, below, -jnp.inf), axis=-1) - math.log(count)
+    near = jnp.log1p(jnp.sum(jnp.where(others, jnp.expm1(below), 0.0), axis=-1) / count)
+    return jnp.where(apart < -0.5, apart, near)
 
 
 def max_logit(logits: Array) -> Array:
@@ -27,7 +50,8 @@ def max_logit(logits: Array) -> Array:
 
     Raises ValueError when logits have fewer than two axes. Source: Hendrycks et al. (ICML 2022), MaxLogit.
     """
-    return -jnp.max(_float_logits(logits), axis=-1)
+    logits = _float_logits(logits)
+    return nan_unless_sound(-jnp.max(logits, axis=-1), logits)
 
 
 def energy(logits: Array, temperature: float = 1.0) -> Array:
@@ -38,7 +62,7 @@ def energy(logits: Array, temperature: float = 1.0) -> Array:
     """
     logits = _float_logits(logits)
     check_interval("temperature", temperature, 0.0, float("inf"), closed="neither")
-    return -temperature * jax.nn.logsumexp(logits / temperature, axis=-1)
+    return nan_unless_sound(-temperature * jax.nn.logsumexp(logits / temperature, axis=-1), logits)
 
 
 def entropy(logits: Array) -> Array:
@@ -47,11 +71,10 @@ def entropy(logits: Array) -> Array:
     Raises ValueError when logits have fewer than two axes or fewer than two classes.
     Source: SegmentMeIfYouCan (Chan et al., NeurIPS 2021), softmax entropy baseline.
     """
-    logits = _float_logits(logits)
-    if logits.shape[-1] < 2:
-        raise ValueError(f"logits must have at least two classes for an entropy, got shape {list(logits.shape)}")
+    logits = _float_logits(logits, classes=2)
     log_probabilities = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1) / math.log(logits.shape[-1])
+    nats = -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)
+    return nan_unless_sound(nats / math.log(logits.shape[-1]), logits)
 
 
 def rba(logits: Array) -> Array:
@@ -60,10 +83,14 @@ def rba(logits: Array) -> Array:
     Raw logits of a linear head saturate: pass them through a sigmoid first for the paper's range 0..1.
     Raises ValueError when logits have fewer than two axes. Source: RbA (Nayal et al., ICCV 2023), eq. 4.
     """
-    return -jnp.sum(jnp.tanh(_float_logits(logits)), axis=-1)
+    logits = _float_logits(logits)
+    return nan_unless_sound(-jnp.sum(jnp.tanh(logits), axis=-1), logits)
 
 
-def _float_logits(logits: Array) -> Array:
+def _float_logits(logits: Array, classes: int = 1) -> Array:
+    logits = jnp.asarray(logits, jnp.float32)
     if logits.ndim < 2:
         raise ValueError(f"logits must have shape [..., K] with a leading axis, got {list(logits.shape)}")
-    return logits.astype(jnp.float32)
+    if logits.shape[-1] < classes:
+        raise ValueError(f"logits must have at least two classes, got shape {list(logits.shape)}")
+    return logits

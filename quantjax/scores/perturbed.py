@@ -30,7 +30,7 @@ def perturb(
     """
     check_shape("images", images, "[B, H, W, C]")
     check_interval("epsilon", epsilon, 0.0, float("inf"), closed="left")
-    scale = jnp.asarray(std, images.dtype)
+    images, scale = jnp.asarray(images, jnp.float32), jnp.asarray(std, jnp.float32)
     if scale.shape not in ((1,), (images.shape[3],)):
         raise ValueError(f"std must have 1 or {images.shape[3]} values, one per channel, got shape {list(scale.shape)}")
     gradient = jax.grad(lambda x: jnp.sum(score(x)))(images)
@@ -58,17 +58,20 @@ def odin(
     temperature: float = 1000.0,
     epsilon: float = 0.0048,
     std: tuple[float, ...] | Array = (1.0,),
+    form: str = "log_odds",
 ) -> Array:
-    """Return minus the largest softmax probability of logits / T after a step towards the predicted class; [B].
+    """Return msp of logits / T in one of its forms, after a step towards the predicted class; [B].
 
     classify: images [B, H, W, C] -> logits [B, K]. The step lowers the cross-entropy of the predicted class at
-    temperature T; epsilon, std and their units as in perturb. The score lies in -1..-1/K.
-    Raises ValueError as perturb does, and when the temperature is not positive. Source: Liang et al. (ICLR 2018).
+    temperature T; epsilon, std and their units as in perturb. form="probability" is the published score, in -1..-1/K;
+    at T = 1000 its values differ in their last digits.
+    Raises ValueError as perturb and msp do, and when the temperature is not positive. Source: Liang et al. (ICLR 2018).
     """
     check_interval("temperature", temperature, 0.0, float("inf"), closed="neither")
 
     def predicted_cross_entropy(x: Array) -> Array:
-        scaled = classify(x).astype(jnp.float32) / temperature
+        scaled = jnp.asarray(classify(x), jnp.float32) / temperature
         return jax.nn.logsumexp(scaled, axis=1) - jnp.max(scaled, axis=1)
 
-    return msp(classify(perturb(predicted_cross_entropy, images, epsilon, std)) / temperature)
+    moved = perturb(predicted_cross_entropy, images, epsilon, std)
+    return msp(jnp.asarray(classify(moved), jnp.float32) / temperature, form)

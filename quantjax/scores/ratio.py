@@ -4,9 +4,9 @@ With F_k the segmentor's logits and u_0, u_1 the module's values for inlier and 
 
     LLR = log p_out - log p_in = u_1 - u_0 - max_k F_k      (Nayal, Shoeb and Güney 2024, arXiv 2409.06424, eq. 11).
 
-Logits of overlapping windows are averaged before the maximum: the mean of the windows' ratios is another number.
-Where F (or u) are raw log-densities, hundreds of nats would drown the rest, so they are standardised first by
-their mean and standard deviation over labelled training pixels.
+Logits of overlapping windows are averaged before the maximum: the mean of the windows' ratios is another number. Where
+F (or u) are raw log-densities, hundreds of nats would drown the rest, so they are standardised first by their mean and
+standard deviation over labelled training pixels. Pixels that are not finite, or hold 1e19 and more, score NaN.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
 
@@ -53,13 +54,14 @@ def fit_standardisation(parts: Iterable[ArrayLike]) -> Standardisation:
 
 def standardise(values: Array, standardisation: Standardisation | None) -> Array:
     """Return (values - mean) / deviation in float32, elementwise; as they are when standardisation is None."""
-    values = values.astype(jnp.float32)
+    values = jnp.asarray(values, jnp.float32)
     return values if standardisation is None else (values - standardisation.mean) / standardisation.deviation
 
 
 def inlier(logits: Array, standardisation: Standardisation | None = None) -> Array:
     """Return the ID score -max_k F_k, standardised before the sign; logits [..., K] -> [...]."""
-    return -standardise(jnp.max(logits, axis=-1), standardisation)
+    logits = jnp.asarray(logits, jnp.float32)
+    return nan_unless_sound(-standardise(jnp.max(logits, axis=-1), standardisation), logits)
 
 
 def unknown(values: Array, standardisation: Standardisation | None = None) -> Array:
@@ -68,7 +70,7 @@ def unknown(values: Array, standardisation: Standardisation | None = None) -> Ar
     Raises ValueError unless the last axis has length 2.
     """
     _check_two("values", values)
-    return standardise(values[..., 1], standardisation)
+    return nan_unless_sound(standardise(values[..., 1], standardisation), values)
 
 
 def likelihood_ratio(
@@ -89,7 +91,7 @@ def likelihood_ratio(
             f"{list(logits.shape)}; resize both to the image"
         )
     pair = standardise(unknown, unknown_standardisation)
-    return pair[..., 1] - pair[..., 0] + inlier(logits, standardisation)
+    return nan_unless_sound(pair[..., 1] - pair[..., 0] + inlier(logits, standardisation), unknown)
 
 
 def _check_two(name: str, values: Array) -> None:

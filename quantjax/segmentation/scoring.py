@@ -30,6 +30,7 @@ SCORES: dict[str, Score] = {
     "ood": lambda logits, u, scales: scores.unknown(u, scales.unknown),
     "lr": lambda logits, u, scales: scores.likelihood_ratio(u, logits, *scales),
     "msp": lambda logits, u, scales: scores.msp(logits),
+    "msp_probability": lambda logits, u, scales: scores.msp(logits, form="probability"),  # as published
     "max_logit": lambda logits, u, scales: scores.max_logit(logits),
     "entropy": lambda logits, u, scales: scores.entropy(logits),
     "energy": lambda logits, u, scales: scores.energy(logits),

@@ -1,7 +1,8 @@
 """Save and restore a training run with Orbax: parameters, model and optimiser state, step count and random key.
 
 A checkpoint is one folder, named by the number of finished epochs (of steps, where the data are a stream), that
-appears whole or not at all: a kill while saving leaves the ones before it untouched.
+appears whole or not at all: a kill while saving leaves the ones before it untouched. Of several processes, all of which
+hold the whole state, process 0 alone writes and reads it: the folder need not be one that the others see.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import trees
+from quantjax import hosts, trees
 from quantjax.train.step import TrainState
 from quantjax.types import Array
 
@@ -33,9 +34,11 @@ def save(directory: str | Path, state: TrainState, epoch: int, key: Array, *, ke
     key is the run's typed random key; its bits and the name of its generator are stored. Raises ValueError when
     `directory` already holds a checkpoint of that epoch or a later one.
     """
+    directory = Path(directory).resolve()
+    if jax.process_index():
+        return directory / str(epoch)
     import orbax.checkpoint as ocp
 
-    directory = Path(directory).resolve()
     leaves = {name: leaf for name, leaf in _named(state).items() if leaf.size}
     about = {
         "epoch": epoch,
@@ -94,9 +97,25 @@ def starting_point(
 ) -> tuple[TrainState, int]:
     """(state, finished epochs or steps) to begin with: the newest checkpoint's when a run is resumed, else `state`, 0.
 
-    Raises ValueError when the folder holds checkpoints and resume is False, or when they are damaged, of another model
-    or of another key.
+    Several processes begin with what process 0 finds. Raises ValueError when the folder holds checkpoints and resume is
+    False, or when they are damaged, of another model or of another key.
     """
+    if jax.process_count() == 1:
+        return _starting_point(state, key, checkpoints, resume)
+
+    def read() -> dict[str, np.ndarray]:
+        found, done = _starting_point(state, key, checkpoints, resume)
+        return {"done": np.asarray(done), **{str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(found))}}
+
+    told = hosts.from_first(read)
+    assert told is not None
+    done = int(told.pop("done"))
+    return jax.tree.unflatten(jax.tree.structure(state), list(told.values())), done
+
+
+def _starting_point(
+    state: TrainState, key: Array, checkpoints: str | Path | None, resume: bool
+) -> tuple[TrainState, int]:
     if checkpoints is None:
         return state, 0
     if not resume:
@@ -121,7 +140,14 @@ class _Mismatch(Exception):
 def _manager(directory: Path, keep: int | None = None) -> Any:
     import orbax.checkpoint as ocp
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+    directory.mkdir(parents=True, exist_ok=True)  # not Orbax's to do where one process of several writes
+    alone = None
+    if jax.process_count() > 1:
+        alone = ocp.options.MultiprocessingOptions(0, {0}, "alone")
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, enable_async_checkpointing=False,
+        **({} if alone is None else {"multiprocessing_options": alone}),
+    )  # fmt: skip
     return ocp.CheckpointManager(directory, options=options)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import parallel
+from quantjax import hosts, parallel
 from quantjax.train import checkpoint, pace
 from quantjax.train.step import Step, TrainState, check_finite, finiteness
 from quantjax.types import Array, Batch, PyTree
@@ -132,7 +132,7 @@ def fit(
             report(int(jax.device_get(state.step)), {"epoch": epoch + 1, **means})
         if after_epoch is not None:
             after_epoch(epoch + 1, state)
-        if checkpoints is not None and (parallel.agreed(save_now()) or epoch + 1 == epochs):
+        if checkpoints is not None and (hosts.agreed(save_now()) or epoch + 1 == epochs):
             checkpoint.save(checkpoints, state, epoch + 1, key, keep=keep)
             saved = epoch + 1
     return state

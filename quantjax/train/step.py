@@ -46,8 +46,9 @@ def make_step(value_and_grad: ValueAndGrad, optimizer: optax.GradientTransformat
     def step(state: TrainState, batch: Batch, key: Array, axis_name: str | None = None):
         key = jax.random.fold_in(key, state.step)
         (loss, model_state, info), grads = value_and_grad(state.params, state.model_state, batch, key, axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a decay to the power of an integer count
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         return TrainState(params, model_state, opt_state, state.step + 1), {**info, "loss": loss}
 
     return step

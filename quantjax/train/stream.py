@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from quantjax import parallel
+from quantjax import hosts, parallel
 from quantjax.checks import check_interval
 from quantjax.train import checkpoint, pace
 from quantjax.train.loop import Report
@@ -79,8 +79,8 @@ def fit_stream(
         if len(infos) > IN_FLIGHT:
             jax.block_until_ready(infos[-1 - IN_FLIGHT])
         asked = jax.process_count() == 1 or done % HOSTS_AGREE == 0
-        at_checkpoint = checkpoints is not None and (done == steps or (asked and parallel.agreed(save_now())))
-        at_report = done % report_every == 0 or done == steps or (asked and parallel.agreed(report_now()))
+        at_checkpoint = checkpoints is not None and (done == steps or (asked and hosts.agreed(save_now())))
+        at_report = done % report_every == 0 or done == steps or (asked and hosts.agreed(report_now()))
         if at_checkpoint or at_report:
             values = jax.tree.map(lambda *leaves: np.asarray(leaves), *jax.device_get(infos))
             safe = f"{saved} steps are safe in {checkpoints}" if checkpoints is not None and saved else ""

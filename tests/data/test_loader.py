@@ -76,6 +76,13 @@ def test_hosts_share_each_global_batch():
     assert_equal(joined, whole)
 
 
+def test_a_batch_may_be_one_row():
+    whole = take(training_batches(Ramps(), Squares(), **SETTINGS | {"batch_size": 2}), 1, 2)
+    rows = take(training_batches(Ramps(), Squares(), **SETTINGS | {"batch_size": 1}), 2, 4)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    assert_equal([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs], whole)
+
+
 def test_an_epoch_shows_every_scene_once_in_an_order_of_its_own():
     rows = TrainingRows(Ramps(), None, (4, 4), 0, scale=(1.0, 1.0))
     seen = [[int(rows[7 * epoch + i]["image"][0, 0, 1]) for i in range(7)] for epoch in range(4)]

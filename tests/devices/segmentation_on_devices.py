@@ -1,4 +1,4 @@
-"""Both stages of UEM and window scoring on four CPU devices and on one: python segmentation_on_devices.py OUT.npz.
+"""Both stages of UEM on four CPU devices and on one: python segmentation_on_devices.py OUT.npz.
 
 Started by test_segmentation_on_devices.py with four devices. Pairs of results are stored under NAME|one and NAME|four.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.scenes import evaluation, networks, objectives, stages
+from experiments.scenes import networks, objectives, stages
 from experiments.scenes.config import UEM, resolve
 from experiments.scenes.sets import open_sets
 from quantjax import segmentation
@@ -71,28 +71,20 @@ def main(path: str) -> None:
         {"projector": unknown["projector"], "head": unknown["head"]["params"]},
         {"head": unknown["head"]["state"], "decoder": ()},
     )
-    image = sets.test[0]["image"][:40, :90]
-    for side, devices in DEVICES.items():
+    for side in DEVICES:
         first = train(
             "first", side, segmentation.segmentor_objective(network, **objectives.of_segmentor(CONFIG)),
             segmentation.split_segmentor(variables, train_backbone=objectives.trains_backbone(CONFIG)), plain,
         )  # fmt: skip
         segmentor = stages.final(CONFIG, segmentation.join_segmentor(first.params, first.model_state, {}))
         segmentor = jax.tree.map(np.asarray, segmentor)
-        second = train(
+        train(
             "second",
             side,
             segmentation.estimator_objective(network, estimator, **objectives.of_estimator(CONFIG, segmentor)),
             (*begin, segmentor),
             pasted,
         )
-        trained = {
-            "projector": second.params["projector"],
-            "head": {"params": second.params["head"], "state": second.model_state["head"]},
-        }
-        score = evaluation.make_scorer(CONFIG, network, estimator, segmentor, devices)
-        maps_of = score(jax.tree.map(np.asarray, (segmentor, trained)), image)
-        record("scores", side, {name: maps_of[name] for name in ("id", "ood", "lr", "entropy")})
     np.savez(path, **RESULTS)
 
 

@@ -12,15 +12,16 @@ import optax
 
 from quantjax.flows.base import log_likelihood
 from quantjax.flows.recipes import quantod
+from quantjax.hosts import connect
 from quantjax.losses import likelihood_objective
-from quantjax.parallel import connect_hosts, device_summary
+from quantjax.parallel import device_summary
 from quantjax.train.loop import fit, shuffled_order
 from quantjax.train.step import init_state, make_step
 
 
 def main(path: str, *hosts: str) -> None:
     if hosts:
-        connect_hosts(hosts[0], int(hosts[1]), int(hosts[2]))
+        connect(hosts[0], int(hosts[1]), int(hosts[2]))
     x = np.random.default_rng(0).normal(size=(19, 4)).astype(np.float32)
     model = quantod("glow", dimension=4, blocks=2, layers=0, width=8, dropout=0.3, mixing="permutation")
     params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), jnp.asarray(x)))

@@ -142,7 +142,7 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, 
         assert main([*command, "--resume"]) == 130
     assert main([*command, "--resume"]) == 0
     [folder] = tmp_path.glob("quantod-*")
-    rates = ("fpr95", "auroc", "aupr")
+    rates = ("fpr95", "auroc", "average_precision")
     one, two = results_of(demonstration), results_of(folder)
     whole = {(r["method"], r["outlier"]): [r[k] for k in rates] for r in one["rows"]}
     assert [whole[r["method"], r["outlier"]] for r in two["rows"]] == [[r[k] for k in rates] for r in two["rows"]]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from experiments.scenes import baselines, evaluation, networks, objectives, outcome, stages, storage
-from experiments.scenes.config import METHODS, UEM, identity, parse, resolve
+from experiments.scenes.config import COMPARED, METHODS, UEM, identity, parse, resolve
 from experiments.scenes.sets import PASTE_SEED, Sets, open_sets
 from experiments.uem import main
 from quantjax import resize, segmentation
@@ -60,7 +60,7 @@ def test_a_run_leaves_its_results_report_weights_and_log(small):
     results = results_of(small)
     assert results["schema"] == 1
     assert results["positive_class"] == "outlier"
-    assert [row["method"] for row in results["rows"]] == list(METHODS)
+    assert [row["method"] for row in results["rows"]] == list(COMPARED)
     assert {row["dataset"] for row in results["rows"]} == {"streets_mix"}
     assert results["miou"]["before"] == results["miou"]["after"] > 0
     assert results["miou_after"].startswith("by construction")

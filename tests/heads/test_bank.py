@@ -47,3 +47,13 @@ def test_more_rows_than_positions_can_count_are_refused():
     rows, groups = jax.ShapeDtypeStruct((2**25, 1), jnp.float32), jax.ShapeDtypeStruct((2**25,), jnp.int32)
     with pytest.raises(ValueError, match="rows times groups must stay under"):
         jax.eval_shape(lambda rows, groups: select(rows, groups, 95, 20), rows, groups)
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 1e-5])
+def test_moments_of_rows_that_lie_close_together_keep_their_digits(rng, spread):
+    rows = rng.normal(size=(2, 1, 16)) + spread * rng.normal(size=(2, 40, 16))
+    rows = (rows / np.linalg.norm(rows, axis=2, keepdims=True)).astype(np.float32)
+    exact = rows.astype(np.float64)
+    f = exact.sum(axis=1) / np.linalg.norm(exact.sum(axis=1), axis=1, keepdims=True)
+    got = jax.jit(moments)(jnp.asarray(rows))[1]
+    np.testing.assert_allclose(got, ((exact - f[:, None]) ** 2).mean(axis=1), rtol=1e-2 if spread < 1e-4 else 1e-4)

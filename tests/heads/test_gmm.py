@@ -269,3 +269,15 @@ def test_wrong_shapes_are_named():
         gmm.update(SETTINGS, state, output, jnp.zeros((1, 4, 4), jnp.uint8))
     with pytest.raises(ValueError, match=r"targets must have shape \[1, 2, 2\]"):
         gmm.contrast(output, jnp.zeros((1, 4, 4), jnp.int32))
+
+
+@pytest.mark.parametrize("variance", [1.0, 1e-2, 1e-3, 1e-6])
+def test_densities_of_unit_vectors_keep_their_digits(rng, variance):
+    """Multiplied out, squares over a variance of 1e-6 are a million nats that cancel; then differences are squared."""
+    e, mean = (np.array(density.unit(jnp.asarray(rng.normal(size=s), jnp.float32))) for s in ((9, 32), (4, 32)))
+    e[:4] = np.asarray(density.unit(jnp.asarray(mean + np.sqrt(variance) * rng.normal(size=(4, 32)) / 9, jnp.float32)))
+    spread = (variance * (1 + rng.random((4, 32)))).astype(np.float32)
+    exact = ((e[:, None].astype(np.float64) - mean[None]) ** 2 / spread[None]).sum(axis=2)
+    constant = np.log(spread.astype(np.float64)).sum(axis=1) + 32 * np.log(2 * np.pi)
+    got = jax.jit(density.unit_log_density)(*map(jnp.asarray, (e, mean, spread)))
+    np.testing.assert_allclose(got, -0.5 * (exact + constant), rtol=1e-5, atol=1e-4)

@@ -43,3 +43,33 @@ def test_wrong_arguments_are_named():
         assign(jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32), 1, temperature=0.0)
     with pytest.raises(ValueError, match=r"classes must have shape \[4\]"):
         assign(jnp.zeros((4, 3)), jnp.zeros(5, jnp.int32), 1)
+
+
+def shares_in_float64(log_density, temperature, iterations=3):
+    """The loop of the module's formula, for one class."""
+    q = np.exp(log_density.astype(np.float64) / (temperature * np.abs(log_density).max()))
+    for _ in range(iterations):
+        q = q / q.sum(axis=0)
+        q = q / q.sum(axis=1, keepdims=True)
+    return q.argmax(axis=1)
+
+
+@pytest.mark.parametrize(("temperature", "far"), [(0.05, None), (0.01, None), (0.015, -280.0), (0.003, None)])
+def test_low_temperatures_and_far_pixels_share_as_float64_does(rng, temperature, far):
+    """exp(-1 / 0.01) is no float32: every share was 0 / 0, whose largest is the first."""
+    log_density = (-260 + 9 * rng.normal(size=(300, 4))).astype(np.float32)
+    if far is not None:
+        log_density = -log_density
+        log_density[7] = far + np.arange(4)
+    classes = jnp.zeros(300, jnp.int32)
+    got = np.asarray(jax.jit(lambda x: assign(x, classes, 1, temperature=temperature))(jnp.asarray(log_density)))
+    want = shares_in_float64(log_density, temperature)
+    assert (got != want).mean() <= 0.01  # near ties
+    assert np.bincount(want, minlength=4).min() > 40
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
+def test_any_real_dtype_is_assigned_as_float32_is(rng, dtype):
+    log_density = np.rint(-30 + 9 * rng.normal(size=(40, 3))).astype(jnp.dtype(dtype))
+    classes = jnp.asarray(rng.integers(0, 2, 40), jnp.int32)
+    np.testing.assert_array_equal(run(log_density, classes, 2), run(log_density.astype(np.float32), classes, 2))

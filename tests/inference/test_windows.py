@@ -153,9 +153,9 @@ for size in ((7, 11), (3, 5)):
 TWO_PROCESSES = """
 import sys
 import numpy as np
-from quantjax.parallel import connect_hosts
+from quantjax.hosts import connect
 path, address, index = sys.argv[1:]
-connect_hosts(address, 2, int(index))
+connect(address, 2, int(index))
 from quantjax.inference import sliding
 from test_windows import finish, network
 run = sliding(network, finish, window=(4, 6), stride=(3, 4), batch_size=3)

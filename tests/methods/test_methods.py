@@ -150,7 +150,8 @@ def test_defaults_are_those_of_the_score_functions():
     assert methods.get("energy").defaults == {"temperature": scores.energy.__defaults__[0]}
     assert methods.get("knn").defaults["k"] == scores.knn.__defaults__[0]
     keywords = scores.odin.__kwdefaults__
-    assert methods.get("odin").defaults == {key: keywords[key] for key in ("temperature", "epsilon")}
+    assert methods.get("odin").defaults == {key: keywords[key] for key in ("temperature", "epsilon", "form")}
+    assert methods.get("msp").defaults == {"form": scores.msp.__defaults__[0]}
     wanted = {"regularisation": scores.fit_tied_gaussian.__kwdefaults__["regularisation"]}
     assert methods.get("gem").defaults == methods.get("relative_mahalanobis").defaults == wanted
     assert methods.get("gem_perturbed").defaults["epsilon"] == scores.perturbed.__kwdefaults__["epsilon"]
@@ -160,4 +161,15 @@ def test_the_table_names_every_method():
     lines = methods.to_markdown().splitlines()
     assert len(lines) == 2 + len(methods.names())
     assert len({line.count("|") for line in lines}) == 1
-    assert "| `odin` | logits, images | – | temperature 1000, epsilon 0.0048 |" in methods.to_markdown()
+    assert "| `odin` | logits, images | – | temperature 1000, epsilon 0.0048, form log_odds |" in methods.to_markdown()
+
+
+@pytest.mark.parametrize("name", ["msp", "odin"])
+def test_a_detector_from_before_there_were_two_forms_scores_probabilities(fitted, digits, name):
+    """Its settings name no form, and its threshold was set on the published one."""
+    new = fitted(next(row for row in ROWS if row.name == name))
+    old = new._replace(settings={key: value for key, value in new.settings.items() if key != "form"})
+    published = new._replace(settings={**new.settings, "form": "probability"})
+    images = digits[3][:20]
+    np.testing.assert_array_equal(detector.score(old, images), detector.score(published, images))
+    assert (detector.score(old, images) < -0.1).all()

@@ -216,3 +216,13 @@ def test_a_refused_image_leaves_the_counts_alone():
 
 def test_nan_where_nothing_is_labelled_does_not_matter():
     assert pixels.pixel_metrics([1.0, 2.0, np.nan], [0, 1, 255])["ap"] == 1.0
+
+
+@pytest.mark.parametrize("bits", [10, 22])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_the_best_threshold_at_zero_calls_a_score_of_zero_an_anomaly(bits, zero):
+    """Anomalies at 0 and 1, inliers below: everything from 0 on is F1 = 1, and -0.0 would leave the zeros out."""
+    scores, labels = np.array([-2.0, -1.0, zero, 0.0, 1.0], np.float32), np.array([0, 0, 1, 1, 1])
+    for found in (pixels.pixel_metrics(scores, labels), stream(scores, labels, bits)):
+        assert found["best_f1"] == 1.0
+        np.testing.assert_array_equal(scores > found["best_f1_threshold"], labels == 1)

@@ -24,13 +24,13 @@ def network(golden):
 
 def test_odin_equals_torch_and_the_step_matters(network):
     want, _, classify = network
-    got = scores.odin(classify, want["images"], std=want["std"])
+    got = scores.odin(classify, want["images"], std=want["std"], form="probability")
     # at T = 1000 all softmax values lie near 1 / K; what is left after K * s - 1 is what ranks
     informative = lambda confidence: 4.0 * np.asarray(confidence) - 1.0  # noqa: E731
     np.testing.assert_allclose(informative(-got), informative(want["odin"]), rtol=2e-3, atol=1e-6)
     moved = informative(want["odin"]) - informative(want["odin_unmoved"])
     assert (moved > 0).all()
-    plain = scores.odin(classify, want["images"], epsilon=0.0)
+    plain = scores.odin(classify, want["images"], epsilon=0.0, form="probability")
     np.testing.assert_allclose(informative(-plain), informative(want["odin_unmoved"]), rtol=2e-3, atol=1e-6)
     assert np.abs(moved).min() > 1e-5
 

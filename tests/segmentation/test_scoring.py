@@ -65,6 +65,7 @@ def test_every_score_is_made_of_averaged_logits(image, estimator):
         "ood": scores.unknown(u, SCALE),
         "lr": scores.likelihood_ratio(u, logits, SCALE, SCALE),
         **{name: getattr(scores, name)(logits) for name in ("msp", "max_logit", "entropy", "energy", "rba")},
+        "msp_probability": scores.msp(logits, form="probability"),
     }
     assert set(wanted) == set(SCORES)
     for name, values in wanted.items():
