@@ -61,6 +61,8 @@ def run(flags: QuantOD) -> int:
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
     print(sizes(sets, kept_out), flush=True)
+    if given is None and not (folder / classifier.FILE).exists():
+        classifier.check_time(flags, config, fit_rows.stop)
 
     # ---- stage 1: the classifier, given or trained here
     run_folder.begin_run(
@@ -123,13 +125,13 @@ def run(flags: QuantOD) -> int:
     # ---- the detector and the report
     if not hosts.is_first():
         return 0
-    warning = outcome.doubted(config, result_rows, scored)
-    if warning:
+    warnings = [outcome.doubted(config, result_rows, scored), outcome.too_few(config, calibrations[chosen])]
+    for warning in filter(None, warnings):
         print(warning, file=sys.stderr, flush=True)
     outcome.save_detector(
         folder / "detector", config, trained, sets.class_names, chosen, fitted[chosen], calibrations[chosen],
     )  # fmt: skip
-    noted = " ".join(filter(None, (note(config), warning)))
+    noted = " ".join(filter(None, (note(config), *warnings)))
     results = {
         "rows": result_rows,
         "outliers": list(sets.outliers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,26 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
     the test inliers calibrates and the other half is judged.
     """
-    tpr, inliers = config.calibration_tpr, scored.scores[INLIER]
+    inliers = scored.scores[INLIER]
     if HELD_OUT in scored.scores:
-        held = scored.scores[HELD_OUT]
-        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
-    half, other = data.half_split(len(inliers), CALIBRATION_SEED)
-    return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
+        source, held, other = "training images in neither stage", scored.scores[HELD_OUT], inliers
+    else:
+        half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
+        source, held, other = "half of the test inliers", inliers[half], inliers[rest]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `too_few` says it once for all methods
+        return metrics.calibrate(held, source=source, tpr=config.calibration_tpr, check_scores=other)
+
+
+def too_few(config: Settings, calibration: metrics.Calibration) -> str | None:
+    """A warning where the held-out inliers are too few to promise --calibration-tpr, else None."""
+    if calibration.promised_tpr >= config.calibration_tpr:
+        return None
+    return (
+        f"warning: {calibration.n} {calibration.source} promise to accept {100 * calibration.promised_tpr:.1f} %, "
+        f"--calibration-tpr {config.calibration_tpr} needs {metrics.inliers_needed(config.calibration_tpr)} of them: "
+        "give more images"
+    )
 
 
 def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
