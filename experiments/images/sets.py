@@ -57,8 +57,14 @@ def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
         source = open_source(path_of(name), config.data_dir, split=split)
         return Opened(source, time.perf_counter() - start)
 
-    inliers = [(config.inlier, split) for split in ("train", "test")]
-    return {key: opened(*key) for key in dict.fromkeys([*inliers, *((name, "test") for name in config.outlier_sets)])}
+    found = {(config.inlier, split): opened(config.inlier, split) for split in ("train", "test")}
+    _check_classes(config.inlier, *(_names(one.source) for one in found.values()))
+    missing = [(name, "test") for name in dict.fromkeys(config.outlier_sets) if (name, "test") not in found]
+    return found | {key: opened(*key) for key in missing}
+
+
+def _names(source: Any) -> tuple[str, ...]:
+    return tuple(getattr(source, "class_names", ()))
 
 
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
@@ -84,13 +90,13 @@ def load_sets(
         start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
             images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
-        return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
+        return _Loaded(images, labels, _names(source), time.perf_counter() - start)
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")
     class_names = _class_names(config.inlier, train)
     train_images, train_labels = _mixed(config.inlier, train)
     check_labels("labels of the inlier training split", train_labels, len(class_names))
-    test_labels = _same_classes(config.inlier, test, train.class_names)
+    test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
     outliers: dict[str, np.ndarray] = {}
     load_seconds = {INLIER: test.seconds}
@@ -122,16 +128,19 @@ def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
     return train.images[order], train.labels[order]
 
 
-def _same_classes(inlier: str, test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
+def _same_classes(test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
     """Test labels counted as the training split counts them: class folders are numbered within their split."""
     if test.class_names == names or not names or not test.class_names:
         return test.labels
-    unknown = sorted(set(test.class_names) - set(names))
+    return np.asarray([names.index(name) for name in test.class_names], np.int32)[test.labels]
+
+
+def _check_classes(inlier: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    unknown = sorted(set(test) - set(train)) if train else []
     if unknown:
         raise ValueError(
             f"the test split of --inlier {inlier} has classes that its training split has not: {', '.join(unknown)}"
         )
-    return np.asarray([names.index(name) for name in test.class_names], np.int32)[test.labels]
 
 
 def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:

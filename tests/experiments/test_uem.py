@@ -73,6 +73,10 @@ def test_a_run_leaves_its_results_report_weights_and_log(small):
     log = read_jsonl(small / "metrics.jsonl")
     assert [row["epoch"] for row in log if row["stage"] == "segmentor"] == [1, 2, 3, 4, 5, 6]
     assert str(small.parent) not in json.dumps(results)
+    detector = json.loads((small / "detector" / "detector.json").read_text())
+    assert (detector["image_height"], detector["score"]["name"]) == (28, "lr")
+    assert detector["calibration"]["interval"][0] <= detector["calibration"]["interval"][1]
+    assert {"inlier_content", "objects_content", "evaluation_content"} <= set(results["config"])
     for name in (storage.SEGMENTOR, storage.ESTIMATOR):
         assert (small / name).stat().st_size > 0
 

@@ -18,8 +18,8 @@ ROWS = np.arange(100.0)
 def test_worse_than_chance_names_a_method_that_works():
     said = settings.doubted("quantod", {"quantod": 0.075, "msp": 0.6, "energy": 0.83})
     assert said == (
-        "warning: the saved detector, quantod, orders known outliers worse than chance (AUROC 7.5 %); --detector energy "
-        "saves a method that works here (AUROC 83.0 %)"
+        "warning: the saved detector, quantod, orders known outliers worse than chance (AUROC 7.5 %); --detector "
+        "energy saves a method that works here (AUROC 83.0 %)"
     )
     assert settings.doubted("energy", {"quantod": 0.075, "energy": 0.83}) is None
     assert "no method did better" in settings.doubted("msp", {"quantod": 0.075, "msp": 0.3})
@@ -115,4 +115,4 @@ def test_seconds_follow_the_operations():
     one = classification.training_seconds(model, 8, 100, 10, 1)
     assert one > 0.0
     assert classification.training_seconds(model, 8, 200, 10, 2) == pytest.approx(one)
-    assert 3.5 * one < classification.training_seconds(model, 16, 100, 10, 1) < 4.5 * one
+    assert 3.5 * one < classification.training_seconds(model, 16, 100, 10, 1) < 5.0 * one  # borders are cheaper
