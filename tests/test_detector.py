@@ -116,7 +116,9 @@ def test_perturbed_scores_move_the_standardised_input(make, variables, images, n
     module, std = BACKBONES[BACKBONE].build(3), fitted.preprocessing.std
     inputs = standardise(images, fitted.preprocessing)
     if name == "odin":
-        odin = partial(scores.odin, lambda x: module.apply(variables, x).logits, epsilon=0.01, std=std)
+        odin = partial(
+            scores.odin, lambda x: module.apply(variables, x).logits, epsilon=0.01, std=std, form="probability"
+        )
         expected = jax.jit(odin)(inputs)
     else:
         function = partial(scores.mahalanobis, fitted.params)

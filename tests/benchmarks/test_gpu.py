@@ -43,7 +43,7 @@ def gpu():
     return gpu
 
 
-@pytest.mark.parity
+@pytest.mark.long
 def test_every_question_answers_at_toy_size(smoke, gpu):
     rows, table = smoke
     asked = {question.name for question in gpu.QUESTIONS} - {"suite"}  # which runs these tests, on a device
@@ -54,7 +54,7 @@ def test_every_question_answers_at_toy_size(smoke, gpu):
     assert table.count("\n| ") == 2 + len(rows)
 
 
-@pytest.mark.parity
+@pytest.mark.long
 def test_every_speed_says_what_it_stands_on(smoke):
     speeds = [row for row in smoke[0] if "seconds" in row]
     assert len(speeds) > 10
@@ -67,7 +67,7 @@ def test_every_speed_says_what_it_stands_on(smoke):
             assert {"peer_compile_seconds", "peer_mode"} <= set(row)
 
 
-@pytest.mark.parity
+@pytest.mark.long
 def test_programs_agree_with_their_peers_at_toy_size(smoke):
     pytest.importorskip("torch")
     differences = [row["relative_difference"] for row in smoke[0] if "relative_difference" in row]
@@ -75,7 +75,7 @@ def test_programs_agree_with_their_peers_at_toy_size(smoke):
     assert max(differences) < 0.03  # bfloat16 on both sides
 
 
-@pytest.mark.parity
+@pytest.mark.long
 def test_windows_agree_with_their_peer_at_toy_size(smoke):
     pytest.importorskip("transformers")
     found = {row["precision"]: row for row in smoke[0] if row["question"] == "windows"}
@@ -85,7 +85,7 @@ def test_windows_agree_with_their_peer_at_toy_size(smoke):
     assert found["bfloat16"]["attention"] == "xla"
 
 
-@pytest.mark.parity
+@pytest.mark.long
 def test_profiles_name_kernels(smoke):
     profiles = [row for row in smoke[0] if row["question"] == "profiles"]
     assert len(profiles) >= 5

@@ -17,6 +17,8 @@ from PIL import Image
 from quantjax.extractors import BACKBONES, NONE, Backbone
 from quantjax.types import ClassifierOutput
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

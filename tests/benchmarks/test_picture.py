@@ -9,6 +9,8 @@ from benchmarks import picture
 from quantjax import detector
 from quantjax.bundled import images as bundled
 
+pytestmark = pytest.mark.long
+
 SIZE = 8
 
 

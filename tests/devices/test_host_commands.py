@@ -93,7 +93,7 @@ def flags(tmp_path_factory) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parity
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "killed"), [("quantod", 1), ("uem", 0)])
 def test_a_run_of_two_survives_a_kill_and_is_that_of_one(command, killed, flags, tmp_path):
     given = [*flags[command], "--run", "run"]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from programs import on_four_devices, pairs
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, np.ndarray]:

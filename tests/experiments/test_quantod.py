@@ -176,6 +176,7 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, 
     assert losses[0] == losses[1]
 
 
+@pytest.mark.long
 def test_the_command_on_four_devices(tmp_path):
     """Both stages and all scoring on four devices, among which batches of 30 do not divide; one device then judges the
     classifier alike. (Two trainings cannot be compared: at this learning rate a change of 1e-7 grows 30-fold a step.)

@@ -9,6 +9,8 @@ import pytest
 
 from experiments.uem import main
 
+pytestmark = pytest.mark.long
+
 # An eighth of the demonstration's pixels and steps, half a minute of training.
 SMALL = ["--image-height", "42", "--crop", "42", "84", "--object-share", "0.4", "0.9", "--channels", "16"]
 SMALL += ["--steps", "80", "--estimator-steps", "80", "--batch-size", "4", "--methods", "id", "ood", "lr"]
