@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from experiments.errors import report_errors
-from experiments.images.config import HELD_OUT, INLIER, QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
 from experiments.settings import describe
 
 
@@ -35,7 +35,7 @@ def run(flags: QuantOD) -> int:
     from experiments import hosts, run_folder
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_every_class, held_out, load_sets
+    from experiments.images.sets import check_every_class, content, held_out, load_sets, open_sources
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.start import cache_of, open_devices, open_run
@@ -45,14 +45,15 @@ def run(flags: QuantOD) -> int:
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
     config = resolve(flags, accelerator=open_devices(flags.hosts))
-    run_identity = identity(config)
+    sources = open_sources(config)
+    run_identity = identity(config) | content(config, sources)
     folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
     if folder is None:
         return 0
     cache = cache_of(folder)
 
     # ---- data
-    sets = load_sets(config, Progress)
+    sets = load_sets(config, Progress, sources)
     num_classes = len(sets.class_names)
     given = classifier.read_weights(config, num_classes)
     trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet
@@ -60,6 +61,8 @@ def run(flags: QuantOD) -> int:
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
     print(sizes(sets, kept_out), flush=True)
+    if given is None and not (folder / classifier.FILE).exists():
+        classifier.check_time(flags, config, fit_rows.stop)
 
     # ---- stage 1: the classifier, given or trained here
     run_folder.begin_run(
@@ -111,27 +114,33 @@ def run(flags: QuantOD) -> int:
             fitted[name] = method.fit(rows, method.defaults)
             # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
             fit_seconds[name] = time.perf_counter() - begun + train.seconds if method.learns_from else 0.0
-        scored[name] = score_sets(method, fitted[name], extractor, images, outputs, config.score_batch_size, Progress)
+        inputs = outputs | ({TRAINING: features.rows_of(train, fit_rows)} if name == "quantod" else {})
+        scored[name] = score_sets(method, fitted[name], extractor, images, inputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone
     calibrations = {name: outcome.calibrate(config, scored[name]) for name in config.scores}
-    main_method = "quantod" if "quantod" in config.scores else config.scores[0]
+    chosen = config.detector
+    result_rows = outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds)
 
     # ---- the detector and the report
     if not hosts.is_first():
         return 0
+    warnings = [outcome.doubted(config, result_rows, scored), outcome.too_few(config, calibrations[chosen])]
+    for warning in filter(None, warnings):
+        print(warning, file=sys.stderr, flush=True)
     outcome.save_detector(
-        folder / "detector", config, trained, sets.class_names, main_method, fitted[main_method],
-        calibrations[main_method],
+        folder / "detector", config, trained, sets.class_names, chosen, fitted[chosen], calibrations[chosen],
     )  # fmt: skip
+    noted = " ".join(filter(None, (note(config), *warnings)))
     results = {
-        "rows": outcome.rows(config, sets, scored, outputs, fit_seconds, extractor.compile_seconds),
+        "rows": result_rows,
+        "outliers": list(sets.outliers),
         "accuracy": accuracy,
-        "calibration": outcome.in_percent(calibrations[main_method]),
+        "calibration": outcome.in_percent(calibrations[chosen]),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
         "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},
-        **of_run(config, outcome.public(run_identity, config), note(config), start),
+        **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, scored, calibrations, trained_flow.curve if trained_flow else None)
     show(folder, start)
@@ -152,7 +161,7 @@ def note(config: Settings) -> str:
 
 def sizes(sets: Any, kept_out: int) -> str:
     """The number of images of every set."""
-    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items())
+    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items()) or "none"
     return (
         f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), "
         f"{len(sets.test_images):,} to test, {len(sets.class_names)} classes; outliers: {counts}"

@@ -10,7 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Config = TypeVar("Config")
 
@@ -59,6 +62,15 @@ def check_seed_and_run(settings: Any) -> None:
         )
 
 
+def check_data_dir(settings: Any) -> None:
+    """Raise ValueError when --data-dir is given and is no folder, also where no set is read from it."""
+    if settings.data_dir is not None and not settings.data_dir.expanduser().is_dir():
+        raise ValueError(
+            f"--data-dir must be the folder that holds the published sets, {settings.data_dir} is none: correct it, or "
+            "leave it out where every set is bundled or given by its path"
+        )
+
+
 def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
     """Raise ValueError unless `given` names at least one of `known`, each once."""
     if not given:
@@ -70,6 +82,27 @@ def check_choices(flag: str, given: Sequence[str], known: Sequence[str]) -> None
             raise ValueError(f"{flag} must name each once, {name} stands there twice")
 
 
+def doubted(
+    detector: str, auroc: Mapping[str, float], *, training: np.ndarray | None = None, held_out: np.ndarray | None = None
+) -> str | None:
+    """A sentence that warns of the detector of a method, with the way out; None when nothing speaks against it.
+
+    Arguments as of quantjax.detector.doubts.
+    """
+    from quantjax.detector import better, doubts
+
+    reasons = doubts(detector, auroc, training=training, held_out=held_out)
+    if not reasons:
+        return None
+    other = better(detector, auroc)
+    way_out = "no method did better: give more training images, other weights, or other outliers to compare on"
+    if other is not None:
+        way_out = f"--detector {other} saves a method that works here (AUROC {100 * auroc[other]:.1f} %)"
+    elif not auroc:
+        way_out = "choose another method with --detector, or give more training images"
+    return f"warning: the saved detector, {detector}, {' and '.join(reasons)}; {way_out}"
+
+
 def describe(config: Any) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -78,11 +111,6 @@ def describe(config: Any) -> dict[str, Any]:
 def computed(config: Any, place: Sequence[str]) -> dict[str, Any]:
     """The settings that decide the numbers, as plain JSON values: all but `place` and PLACE."""
     return {k: v for k, v in describe(config).items() if k not in (*PLACE, *place)}
-
-
-def file_digest(path: Path) -> str:
-    """16 hexadecimal digits that stand for a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def run_name(given: str | None, prefix: str, identity: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.settings import PLACE
@@ -24,6 +24,14 @@ def groups(runs: Sequence[Run], ignored: Sequence[str], apart: str = "") -> list
         label = ", ".join(f"{key} {run['config'].get(key)}" for key in differing)
         found.setdefault((run["config"].get(apart), label), []).append(run)
     return [(label, group) for (_, label), group in found.items()]
+
+
+def over_seeds(runs: Sequence[Run], value: Callable[[Run], float]) -> list[float]:
+    """value(run) of every seed, the mean of those that share one: the same seed again is no further seed."""
+    found: dict[Any, list[float]] = {}
+    for run in runs:
+        found.setdefault(run["config"]["seed"], []).append(value(run))
+    return [statistics.fmean(values) for values in found.values()]
 
 
 def spread(values: Sequence[float]) -> str:

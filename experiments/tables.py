@@ -56,7 +56,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no results.json: finish the run first, with --resume") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}): run it again with --overwrite") from error
-    curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow"}
+    curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow" and "fpr95" in r}
     return results | {"rows": rows, "curve": curve, "folder": folder.name}
 
 

@@ -39,19 +39,20 @@ def run(flags: UEM) -> int:
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
-    from experiments.scenes.sets import fingerprint, open_sets
+    from experiments.scenes.sets import check_sets, fingerprint, open_sets
     from experiments.start import open_devices, open_run
     from quantjax import parallel, segmentation
 
     # ---- settings and folder
     config = resolve(flags, accelerator=open_devices(flags.hosts))
-    run_identity = identity(config)
+    sets = open_sets(config)
+    run_identity = identity(config) | dict(sets.content) | storage.content_from_hub(config)
     folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
     if folder is None:
         return 0
 
     # ---- data and given weights, before anything is written
-    sets = open_sets(config)
+    check_sets(config, sets)
     print(outcome.sizes(sets), flush=True)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:
@@ -129,6 +130,10 @@ def run(flags: UEM) -> int:
     # ---- the report
     if not hosts.is_first():
         return 0
+    warning = outcome.doubted(config, rows)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
+    noted = " ".join(filter(None, (outcome.note(config), warning)))
     results = {
         "rows": rows,
         "miou": miou,
@@ -136,7 +141,7 @@ def run(flags: UEM) -> int:
         "calibration": threshold,
         "parameters": outcome.parameters(segmentor, trained.variables),
         "stages": outcome.stages(first, trained.stage),
-        **of_run(config, outcome.public(run_identity, config), outcome.note(config), start),
+        **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)
     show(folder, start)

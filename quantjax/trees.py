@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,14 @@ def flatten(tree: PyTree) -> dict[str, Any]:
                 raise ValueError(f"names of a tree must not contain '/', got {name!r}")
         flat["/".join(names)] = leaf
     return flat
+
+
+def digest(flat: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits of the sha256 over the bytes of all arrays, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(flat):
+        found.update(np.asarray(flat[name]).tobytes())
+    return found.hexdigest()
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

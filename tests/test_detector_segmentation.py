@@ -11,6 +11,7 @@ from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
 from quantjax import detector, resize, scores, segmentation
+from quantjax.data import pairs
 from quantjax.detector import artefact, scene_export
 from quantjax.detector.scenes import make_predictor, networks, template
 from quantjax.extractors import FEATURE_BACKBONES, standardise
@@ -156,6 +157,35 @@ def test_an_exported_detector_decides_alike_on_scenes_of_any_size(tmp_path, fitt
     (tmp_path / "e" / scene_export.CONTENT).write_text('{"kind": "something"}')
     with pytest.raises(ValueError, match="is no 'quantjax exported scenes' of format 1"):
         scene_export.load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("size", [(70, 100), (28, 40), (21, 50)])
+def test_scenes_of_other_heights_are_seen_at_the_height_of_the_run(fitted, size):
+    """A photograph is judged as its resized copy is; its own pixels take what the nearest pixel there got."""
+    photograph = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    resized = pairs.resized({"image": photograph, "label": photograph[..., 0], "name": ""}, 28)["image"]
+    wanted = detector.predict(fitted, resized, batch_size=2)
+    got = detector.predict(fitted._replace(image_height=28), photograph, batch_size=2)
+    rows, columns = ((np.arange(new) + 0.5) / new * old for new, old in zip(size, resized.shape[:2], strict=True))
+    nearest = np.ix_(rows.astype(int), columns.astype(int))
+    for name in ("outlier", "label", "score"):
+        assert getattr(got, name).shape == size
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name)[nearest])
+
+
+def test_the_height_survives_the_disk_and_the_export(tmp_path, fitted, scene):
+    at_28 = fitted._replace(image_height=28)
+    detector.save(at_28, tmp_path / "d")
+    loaded = detector.load(tmp_path / "d")
+    assert loaded.image_height == 28
+    edit(tmp_path / "d", image_height="28")
+    with pytest.raises(ValueError, match="image_height must be 1 whole numbers"):
+        detector.load(tmp_path / "d")
+    detector.export(loaded, tmp_path / "e", platforms=("cpu",))
+    exported = detector.load_exported(tmp_path / "e", batch_size=2)
+    assert exported.image_height == 28
+    wanted = detector.predict(at_28, scene, batch_size=2)
+    np.testing.assert_allclose(exported.predictor.score(scene), wanted.score, rtol=1e-4, atol=1e-5)
 
 
 def edit(folder, **changes):

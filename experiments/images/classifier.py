@@ -6,21 +6,23 @@ Of a frozen transformer it is the linear probe on its class token that is given 
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.hosts import is_first
 from experiments.images import probe
-from experiments.images.config import Settings, is_probe
+from experiments.images.config import QuantOD, Settings, is_probe
 from experiments.images.sets import Sets
 from experiments.images.stage_one import stage_one
 from experiments.progress import OpenProgress
 from quantjax import trees
-from quantjax.classification import fit_classifier
+from quantjax.classification import fit_classifier, training_seconds
 from quantjax.convert.classifiers import to_variables
 from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
 from quantjax.convert.hub import read_weights as read_published
@@ -31,6 +33,9 @@ from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
 PREPROCESSING = "preprocessing"  # key of a weight file's metadata
+FILE = "classifier.safetensors"  # in a run's folder
+PATIENCE = 10.0  # minutes of stage 1 on a CPU that a default may ask for
+SMALL = "wrn10_1"  # the network to propose instead
 QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks see pixels in [0, 1] as they are
 
 
@@ -82,12 +87,43 @@ def _recorded_preprocessing(path: Path) -> Preprocessing | None:
     return Preprocessing(*map(tuple, json.loads(stored))) if stored else None
 
 
+def check_time(flags: QuantOD, config: Settings, images: int) -> None:
+    """On a CPU, raise ValueError with what finishes when the defaults, chosen for a GPU, would train for too long.
+
+    `flags` are the settings as given: who names the network or the epochs has chosen, and is left alone.
+    """
+    if jax.default_backend() != "cpu" or flags.backbone or flags.epochs or config.inlier == "digits":
+        return
+
+    def minutes(name: str, epochs: int) -> float:
+        network, cores = BACKBONES[name].build(2), os.cpu_count() or 1
+        return training_seconds(network, config.image_size, images, epochs, cores) / 60.0
+
+    expected = minutes(config.backbone, config.epochs)
+    if expected <= PATIENCE:
+        return
+    one = minutes(SMALL, 1)
+    epochs = min(config.epochs, max(1, int(PATIENCE / one)))
+    raise ValueError(
+        f"stage 1 would train {config.backbone} for {config.epochs} epochs on {images:,} images: about "
+        f"{_duration(expected)} on this CPU. What finishes: --backbone {SMALL} --epochs {epochs} (about "
+        f"{_duration(one * epochs)}), --weights FILE of a trained classifier, or features that another network gave, "
+        f"through quantjax.detector.fit (docs/own-data.md). To train it all the same: --epochs {config.epochs}"
+    )
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 90.0:
+        return f"{max(1, round(minutes))} minutes"
+    return f"{minutes / 60.0:.0f} hours" if minutes < 48.0 * 60.0 else f"{minutes / 1440.0:.0f} days"
+
+
 def train_or_reread(
     config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: OpenProgress
 ) -> Trained:
     """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
-    file = folder / "classifier.safetensors"
+    file = folder / FILE
     kept = from_first(lambda: trees.flatten(read_safetensors(file)) if file.exists() else None)
     if kept is not None:
         return Trained(model, trees.unflatten(kept), preprocessing, 0.0)

@@ -36,7 +36,9 @@ BackboneName = Literal[
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
-INLIER, HELD_OUT = "inlier", "held out"  # names, beside the outlier sets, of the test inliers and of those held out
+# names, beside the outlier sets, of the test inliers, of those held out, and of what a flow was trained on
+INLIER, HELD_OUT, TRAINING = "inlier", "held out", "training rows"
+NO_OUTLIERS = "none"
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 
@@ -53,8 +55,8 @@ class QuantOD:
     """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
     one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
     outliers: tuple[str, ...] | None = None
-    """Outlier sets: published names, names of folders under --data-dir, or NAME=/path. Default: the bundled sets for
-    digits, the six sets of Table 1 otherwise."""
+    """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
+    need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
     data_dir: Path | None = None
     """Folder that holds the published archives, unpacked."""
     image_size: int | None = None
@@ -96,6 +98,8 @@ class QuantOD:
     """Shuffle the flow's training rows every epoch. Default: yes in preset paper, file order in reference."""
     scores: tuple[str, ...] | None = None
     """Methods to evaluate, by their names in the table that python -m quantjax.methods prints. Default: all of them."""
+    detector: str | None = None
+    """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
     precision: Precision | None = None
@@ -144,8 +148,14 @@ class Settings(QuantOD):
     views: int
     shuffle: bool
     scores: tuple[str, ...]
+    detector: str
     precision: Precision
     score_batch_size: int
+
+    @property
+    def outlier_sets(self) -> tuple[str, ...]:
+        """The outlier sets, none of them for --outliers none."""
+        return () if self.outliers == (NO_OUTLIERS,) else self.outliers
 
 
 # The bundled demonstration: sizes at which two CPU cores need about a minute.
@@ -189,6 +199,8 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
         precision=default_precision(accelerator),
         score_batch_size=1024 if accelerator else 128,
     )
+    assert config.scores is not None
+    config = fill(config, detector="quantod" if "quantod" in config.scores else next(iter(config.scores), ""))
     config = fill(config, views=config.flow_epochs if accelerator else 5)
     if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
         config = dataclasses.replace(config, loss="min" if config.q == 0.0 else "mean", q=0.05)
@@ -223,9 +235,16 @@ def check(settings: Settings) -> None:
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
     shared.check_seed_and_run(settings)
+    shared.check_data_dir(settings)
     if not settings.outliers:
         raise ValueError("--outliers must name at least one set, got none")
+    if NO_OUTLIERS in settings.outliers and settings.outlier_sets:
+        raise ValueError(
+            f"--outliers {NO_OUTLIERS} stands alone, got {' '.join(settings.outliers)}; a set of that name is given as "
+            f"NAME=/path"
+        )
     check_choices("--scores", settings.scores, methods.names())
+    check_choices("--detector", (settings.detector,), settings.scores)
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
     if is_probe(settings.backbone):
@@ -248,9 +267,14 @@ def check_probe(settings: Settings) -> None:
 
 
 def identity(config: Settings) -> dict[str, Any]:
-    """The part of the settings that decides the numbers; weights count by content, not by path."""
+    """The part of the settings that decides the numbers; weights count by content, not by path.
+
+    What stands for the images is `sets.content`.
+    """
+    from quantjax.data.content import file_digest
+
     settings = shared.computed(config, PLACE)
-    return settings if config.weights is None else settings | {"weights": shared.file_digest(config.weights)}
+    return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 
 def label_and_path(name: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +50,7 @@ class Extractor(NamedTuple):
     run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
     fingerprint: str
     compile_seconds: float
+    widths: tuple[int, int]  # of logits and features
     head: PyTree | None  # of a linear probe: applied behind the cache, which so serves every probe; None for others
 
 
@@ -71,21 +72,23 @@ def build(
 
     plain = batched(run, batch_size=batch_size, shared=1)
     start = time.perf_counter()
-    plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
+    first = plain(variables, np.zeros((1, image_size, image_size, 3), np.uint8))
     compile_seconds = time.perf_counter() - start
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
     identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
-    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, head)
+    widths = first[0].shape[1], first[1].shape[1]
+    return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, widths, head)
 
 
 def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, progress: OpenProgress) -> Extracted:
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
-    kept = from_first(lambda: _as_arrays(_read_npz(file, len(images))))
+    wanted = dict(zip(("logits", "features"), extractor.widths, strict=True))
+    kept = from_first(lambda: _read(file, len(images), wanted))
     if kept is not None:
         return _under_head(extractor, Extracted(kept["logits"], kept["features"], float(kept["seconds"])))
     start = time.perf_counter()
@@ -93,13 +96,8 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
         logits, features = extractor.run(extractor.variables, images, report=report)
     result = Extracted(logits, features, time.perf_counter() - start)
     if is_first():
-        with replaced_file(file) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **result._asdict())
+        _write(file, result._asdict())
     return _under_head(extractor, result)
-
-
-def _as_arrays(stored: Extracted | None) -> dict[str, np.ndarray] | None:
-    return None if stored is None else {name: np.asarray(value) for name, value in stored._asdict().items()}
 
 
 def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
@@ -119,8 +117,8 @@ def extract_views(
     folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
     result = []
     for v in range(views):
-        file = folder / f"view_{v:03d}.npy"
-        kept = from_first(partial(_view_array, file, len(images)))
+        file = folder / f"view_{v:03d}.npz"
+        kept = from_first(partial(_read, file, len(images), {"features": extractor.widths[1]}))
         features = None if kept is None else kept["features"]
         if features is None:
             draws = jax.device_get(
@@ -129,36 +127,29 @@ def extract_views(
             with progress(f"extract view {v + 1} of {views}") as report:
                 features = extractor.run_view(extractor.variables, (images, draws), report=report)
             if is_first():
-                with replaced_file(file) as temporary, temporary.open("wb") as handle:
-                    np.save(handle, features)
+                _write(file, {"features": features})
         result.append(features)
     if views and is_first():
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
 
 
-def _read_npz(file: Path, rows: int) -> Extracted | None:
-    """The cached arrays, or None when they are absent, cut short or of another length."""
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    """Arrays and numbers with a digest of them."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    with replaced_file(file) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **arrays, digest=np.asarray(data.fingerprint(*arrays.values())))  # type: ignore[arg-type]
+
+
+def _read(file: Path, rows: int, widths: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+    """What `_write` wrote, or None: absent, damaged, or not float32 [rows, width] under each name of `widths`."""
     try:
         with np.load(file, allow_pickle=False) as stored:
-            result = Extracted(stored["logits"], stored["features"], float(stored["seconds"]))
+            arrays = dict(stored)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    return result if _sound([result.logits, result.features], rows) else None
-
-
-def _read_npy(file: Path, rows: int) -> np.ndarray | None:
-    try:
-        features = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError):
+    if str(arrays.pop("digest", "")) != data.fingerprint(*arrays.values()):
         return None
-    return features if _sound([features], rows) else None
-
-
-def _view_array(file: Path, rows: int) -> dict[str, np.ndarray] | None:
-    features = _read_npy(file, rows)
-    return None if features is None else {"features": features}
-
-
-def _sound(arrays: Sequence[np.ndarray], rows: int) -> bool:
-    return all(a.ndim == 2 and len(a) == rows and a.dtype == np.float32 for a in arrays)
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    fits = all(found.get(name) == ((rows, width), "float32") for name, width in widths.items())
+    return arrays if fits else None

@@ -26,7 +26,7 @@ class TrainedFlow(NamedTuple):
     """A trained flow, and how outlier detection went per epoch."""
 
     fitted: Fitted
-    curve: Curve
+    curve: Curve | None
     seconds: float
 
 
@@ -56,7 +56,8 @@ def fit(
         def evaluate(epoch: int, params: PyTree) -> None:
             rates = _rates({name: score(params, rows) for name, rows in evaluation.items()})
             record(folder, {"stage": "flow", **latest, **rates}, tensorboard=config.tensorboard)
-            report(epoch, config.flow_epochs, loss=latest["loss"], fpr95=rates["fpr95"], auroc=rates["auroc"])
+            shown = {key: rates[key] for key in ("fpr95", "auroc") if key in rates}
+            report(epoch, config.flow_epochs, loss=latest["loss"], **shown)
 
         trained = flows.fit(
             views,
@@ -89,7 +90,9 @@ def fit_settings(config: Settings) -> dict[str, Any]:
 
 
 def _rates(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """FPR95 and AUROC in percent, inlier positive, per outlier set and on average."""
+    """FPR95 and AUROC in percent, inlier positive, per outlier set and on average; {} without such sets."""
+    if set(scores) == {INLIER}:
+        return {}
     sets = {
         name: {
             "fpr95": 100.0 * metrics.fpr_at_tpr(scores[INLIER], rows),
@@ -102,9 +105,11 @@ def _rates(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {**averages, "sets": sets}
 
 
-def _curve(config: Settings, log: Path) -> Curve:
+def _curve(config: Settings, log: Path) -> Curve | None:
     """FPR95 and AUROC per epoch from the log; an epoch that was run twice, because of a kill, counts once."""
-    rows = {int(row["epoch"]): row for row in read_jsonl(log) if row.get("stage") == "flow"}
+    rows = {int(row["epoch"]): row for row in read_jsonl(log) if row.get("stage") == "flow" and "fpr95" in row}
+    if not rows:
+        return None
     epochs = sorted(rows)
     name = f"quantile, q = {config.q}" if config.loss == "quantile" else config.loss
     return Curve(name, epochs, [rows[e]["fpr95"] for e in epochs], [rows[e]["auroc"] for e in epochs])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import settings
 from experiments.images.classifier import Trained
-from experiments.images.config import HELD_OUT, INLIER, Settings
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.images.features import Extracted
 from experiments.images.scoring import Scored
 from experiments.images.sets import Sets
@@ -27,12 +29,26 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
     the test inliers calibrates and the other half is judged.
     """
-    tpr, inliers = config.calibration_tpr, scored.scores[INLIER]
+    inliers = scored.scores[INLIER]
     if HELD_OUT in scored.scores:
-        held = scored.scores[HELD_OUT]
-        return metrics.calibrate(held, source="training images in neither stage", tpr=tpr, check_scores=inliers)
-    half, other = data.half_split(len(inliers), CALIBRATION_SEED)
-    return metrics.calibrate(inliers[half], source="half of the test inliers", tpr=tpr, check_scores=inliers[other])
+        source, held, other = "training images in neither stage", scored.scores[HELD_OUT], inliers
+    else:
+        half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
+        source, held, other = "half of the test inliers", inliers[half], inliers[rest]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `too_few` says it once for all methods
+        return metrics.calibrate(held, source=source, tpr=config.calibration_tpr, check_scores=other)
+
+
+def too_few(config: Settings, calibration: metrics.Calibration) -> str | None:
+    """A warning where the held-out inliers are too few to promise --calibration-tpr, else None."""
+    if calibration.promised_tpr >= config.calibration_tpr:
+        return None
+    return (
+        f"warning: {calibration.n} {calibration.source} promise to accept {100 * calibration.promised_tpr:.1f} %, "
+        f"--calibration-tpr {config.calibration_tpr} needs {metrics.inliers_needed(config.calibration_tpr)} of them: "
+        "give more images"
+    )
 
 
 def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
@@ -41,8 +57,8 @@ def in_percent(calibration: metrics.Calibration) -> dict[str, Any]:
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: the file of --weights by its name."""
-    return dict(identity) | {"weights": config.weights.name if config.weights else None}
+    """The settings as results.json shows them: the file of --weights by its name and content."""
+    return dict(identity) | {"weights": f"{config.weights.name} {identity['weights']}" if config.weights else None}
 
 
 def about(name: str, fitted: Fitted) -> dict[str, Any]:
@@ -107,6 +123,17 @@ def rows(
     return result
 
 
+def doubted(config: Settings, rows: Sequence[Mapping[str, Any]], scored: Mapping[str, Scored]) -> str | None:
+    """The warning that belongs to the detector of --detector, None when nothing speaks against it."""
+    auroc = {
+        name: float(np.mean([row["auroc"] for row in rows if row["method"] == name])) / 100.0 for name in scored if rows
+    }
+    scores = scored[config.detector].scores
+    return settings.doubted(
+        config.detector, auroc, training=scores.get(TRAINING), held_out=scores.get(HELD_OUT, scores[INLIER])
+    )
+
+
 def save_detector(
     folder: Path,
     config: Settings,
@@ -146,9 +173,10 @@ def write(
     shown = {
         name: MethodScores(
             one.scores[INLIER],
-            {k: v for k, v in one.scores.items() if k not in (INLIER, HELD_OUT)},
+            {k: v for k, v in one.scores.items() if k in results["outliers"]},
             calibrations[name].threshold,
         )
         for name, one in scored.items()
+        if results["outliers"]
     }
     write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])

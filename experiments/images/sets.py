@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import hosts
-from experiments.images.config import HELD_OUT, INLIER, Settings, label_and_path
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
+from quantjax.data.content import digest
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
@@ -32,6 +34,13 @@ class Sets(NamedTuple):
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
 
 
+class Opened(NamedTuple):
+    """A source that is open, its images not decoded yet."""
+
+    source: Any
+    seconds: float
+
+
 class _Loaded(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
@@ -39,29 +48,58 @@ class _Loaded(NamedTuple):
     seconds: float
 
 
-def load_sets(config: Settings, progress: OpenProgress) -> Sets:
-    """Read every image set of the run as uint8 arrays.
+def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
+    """Every set of the run by (name, split); raises ValueError and FileNotFoundError as `open_source` does."""
+
+    def opened(name: str, split: str) -> Opened:
+        start = time.perf_counter()
+        source = open_source(path_of(name), config.data_dir, split, divide=name == config.inlier)
+        return Opened(source, time.perf_counter() - start)
+
+    found = {(config.inlier, split): opened(config.inlier, split) for split in ("train", "test")}
+    _check_classes(config.inlier, *(_names(one.source) for one in found.values()))
+    missing = [(name, "test") for name in dict.fromkeys(config.outlier_sets) if (name, "test") not in found]
+    return found | {key: opened(*key) for key in missing}
+
+
+def _names(source: Any) -> tuple[str, ...]:
+    return tuple(getattr(source, "class_names", ()))
+
+
+def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
+    """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
+    inliers = [sources[config.inlier, split].source for split in ("train", "test")]
+    outliers = [sources[name, "test"].source for name in config.outlier_sets]
+    return {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+
+
+def load_sets(
+    config: Settings, progress: OpenProgress, sources: Mapping[tuple[str, str], Opened] | None = None
+) -> Sets:
+    """Read every image set of the run, opened before or here, as uint8 arrays.
 
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
     splits; FileNotFoundError names the paths looked at and where the set is published.
     """
 
-    def read(name: str, split: str, *, divide: bool = False) -> _Loaded:
-        start = time.perf_counter()
-        source = open_source(path_of(name), config.data_dir, split, divide=divide)
+    sources = open_sources(config) if sources is None else sources
+
+    def read(name: str, split: str) -> _Loaded:
+        source, opening = sources[name, split]
+        start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
             images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
-        return _Loaded(images, labels, getattr(source, "class_names", ()), time.perf_counter() - start)
+        return _Loaded(images, labels, _names(source), time.perf_counter() - start)
 
-    train, test = read(config.inlier, "train", divide=True), read(config.inlier, "test", divide=True)
+    train, test = read(config.inlier, "train"), read(config.inlier, "test")
     class_names = _class_names(config.inlier, train)
     train_images, train_labels = _mixed(config.inlier, train)
     check_labels("labels of the inlier training split", train_labels, len(class_names))
-    test_labels = _same_classes(config.inlier, test, train.class_names)
+    test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
     outliers: dict[str, np.ndarray] = {}
     load_seconds = {INLIER: test.seconds}
-    for name in config.outliers:
+    for name in config.outlier_sets:
         label = label_of(name)
         _check_outlier_name(config, name, outliers)
         loaded = read(name, "test")
@@ -89,16 +127,19 @@ def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
     return train.images[order], train.labels[order]
 
 
-def _same_classes(inlier: str, test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
+def _same_classes(test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
     """Test labels counted as the training split counts them: class folders are numbered within their split."""
     if test.class_names == names or not names or not test.class_names:
         return test.labels
-    unknown = sorted(set(test.class_names) - set(names))
+    return np.asarray([names.index(name) for name in test.class_names], np.int32)[test.labels]
+
+
+def _check_classes(inlier: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    unknown = sorted(set(test) - set(train)) if train else []
     if unknown:
         raise ValueError(
             f"the test split of --inlier {inlier} has classes that its training split has not: {', '.join(unknown)}"
         )
-    return np.asarray([names.index(name) for name in test.class_names], np.int32)[test.labels]
 
 
 def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:
@@ -107,7 +148,7 @@ def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]
         raise ValueError(f"--outliers {label} is the inlier set itself: name another set")
     if label in seen:
         raise ValueError(f"--outliers must name each set once, {label} stands there twice")
-    if label in (INLIER, HELD_OUT) or not label:
+    if label in (INLIER, HELD_OUT, TRAINING) or not label:
         raise ValueError(f"--outliers may not call a set {label!r}: choose another name before the =")
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.images.config import PLACE
-from experiments.side_by_side import Run, groups, spread
+from experiments.side_by_side import Run, groups, over_seeds, spread
 from quantjax import markdown
 
-EQUAL_WITHIN = (*PLACE, "scores")  # settings that do not make another line
+EQUAL_WITHIN = (*PLACE, "scores", "detector")  # settings that do not make another line
+KEYS = ("fpr95", "auroc")
 FLOW_ONLY = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 
 
@@ -37,7 +38,9 @@ def _groups(runs: Sequence[Run], ignored: Sequence[str]) -> list[tuple[str, list
 
 
 def _count(runs: Sequence[Run]) -> str:
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    seeds = len({run["config"]["seed"] for run in runs})
+    again = "" if seeds == len(runs) else f" of {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}{again}"
 
 
 def _methods_table(runs: Sequence[Run]) -> str:
@@ -54,13 +57,21 @@ def _methods_table(runs: Sequence[Run]) -> str:
 
 
 def _cells(group: Sequence[Run], method: str, sets: Sequence[str]) -> list[str]:
-    rows = [row for run in group for row in run["rows"] if row["method"] == method]
     cells = []
     for name in sets:
-        own = [row for row in rows if row["outlier"] == name]
-        means = [statistics.fmean(row[key] for row in own) for key in ("fpr95", "auroc")] if own else []
+        having = [run for run in group if _rows(run, method, name)]
+        means = [statistics.fmean(_over_seeds(having, method, key, name)) for key in KEYS] if having else []
         cells.append(" / ".join(f"{mean:.2f}" for mean in means) or "–")
-    return [*cells, _pair([_average(run["rows"], method) for run in group])]
+    return [*cells, _pair(*(_over_seeds(group, method, key) for key in KEYS))]
+
+
+def _rows(run: Run, method: str, name: str | None = None) -> list[Mapping[str, Any]]:
+    """Of one method, on one outlier set or on all."""
+    return [row for row in run["rows"] if row["method"] == method and name in (None, row["outlier"])]
+
+
+def _over_seeds(group: Sequence[Run], method: str, key: str, name: str | None = None) -> list[float]:
+    return over_seeds(group, lambda run: statistics.fmean(row[key] for row in _rows(run, method, name)))
 
 
 def _curve_table(runs: Sequence[Run], epochs: Sequence[int]) -> str:
@@ -68,19 +79,16 @@ def _curve_table(runs: Sequence[Run], epochs: Sequence[int]) -> str:
     lines = []
     for label, group in _groups(runs, ("flow_epochs",)):
         reached = sorted({e for run in group for e in run["curve"]})
-        points = {
-            e: [(r["curve"][e]["fpr95"], r["curve"][e]["auroc"]) for r in group if e in r["curve"]] for e in reached
-        }
-        best = min((statistics.fmean(fpr for fpr, _ in pairs), e) for e, pairs in points.items())
-        cells = [_pair(points[e]) if e in points else "–" for e in shown]
+        points = {e: [_at_epoch(group, e, key) for key in KEYS] for e in reached}
+        best = min((statistics.fmean(fpr), e) for e, (fpr, _) in points.items())
+        cells = [_pair(*points[e]) if e in points else "–" for e in shown]
         lines.append([f"{label} ({_count(group)})", *cells, f"{best[0]:.2f} in epoch {best[1]}"])
     return markdown.table(["Settings", *(f"epoch {e}" for e in shown), "best FPR95"], lines)
 
 
-def _pair(pairs: Sequence[tuple[float, float]]) -> str:
-    return f"{spread([fpr for fpr, _ in pairs])} / {statistics.fmean(auroc for _, auroc in pairs):.2f}"
+def _at_epoch(group: Sequence[Run], epoch: int, key: str) -> list[float]:
+    return over_seeds([run for run in group if epoch in run["curve"]], lambda run: run["curve"][epoch][key])
 
 
-def _average(rows: Sequence[Mapping[str, Any]], method: str) -> tuple[float, float]:
-    own = [row for row in rows if row["method"] == method]
-    return statistics.fmean(r["fpr95"] for r in own), statistics.fmean(r["auroc"] for r in own)
+def _pair(fpr95: Sequence[float], auroc: Sequence[float]) -> str:
+    return f"{spread(fpr95)} / {statistics.fmean(auroc):.2f}"

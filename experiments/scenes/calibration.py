@@ -26,7 +26,7 @@ def build(
     class_names: tuple[str, ...],
     overrides: dict[str, Any],
 ) -> detector.SceneDetector:
-    """The detector of (segmentor, estimator) variables by likelihood ratio; its threshold is still to be set."""
+    """The detector of (segmentor, estimator) variables by the score of --detector; its threshold is still to be set."""
     inlier_scale, unknown_scale = scales(config, variables[0])
     segmentor = {name: part for name, part in variables[0].items() if name != "standardisation"}
     return detector.SceneDetector(
@@ -47,6 +47,8 @@ def build(
         logits_scale=inlier_scale,
         unknown_scale=unknown_scale,
         precision=config.precision,
+        image_height=config.image_height,
+        score=config.detector,
     )
 
 

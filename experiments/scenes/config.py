@@ -7,7 +7,6 @@ the machine; `resolve` fills it in, and only resolved settings are run, hashed a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +112,8 @@ class UEM:
     """Balance assignments over each device's own crops, as the released code does, instead of over the whole batch."""
     methods: tuple[Method, ...] = COMPARED
     """Scores to evaluate: id, ood and lr of Table 2, and baselines on the segmentor's logits."""
+    detector: Method = "lr"
+    """Score of the detector that is saved."""
     baselines: tuple[Literal["pebal", "rba"], ...] = ()
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
     exact: bool | None = None
@@ -256,6 +257,7 @@ def check(settings: Settings) -> None:
     _check_sets(settings)
     _check_weights(settings)
     shared.check_seed_and_run(settings)
+    shared.check_data_dir(settings)
 
 
 def _check_sets(settings: Settings) -> None:
@@ -285,30 +287,18 @@ def _check_weights(settings: Settings) -> None:
 
 
 def identity(config: Settings) -> dict[str, Any]:
-    """The part of the settings that decides the numbers; files count by content.
+    """The part of the settings that decides the numbers; given weights count by content.
 
-    Raises as `open_objects` when a folder of objects is not there.
+    What stands for scenes and objects is `sets.content`.
     """
+    from quantjax.data.content import file_digest
+
     settings = shared.computed(config, PLACE)
     if config.segmentor is not None:
-        settings["segmentor"] = shared.file_digest(config.segmentor)
+        settings["segmentor"] = file_digest(config.segmentor)
     if config.backbone_weights is not None and Path(config.backbone_weights).is_file():
-        settings["backbone_weights"] = shared.file_digest(Path(config.backbone_weights))
-    return settings | _objects_content(config)
-
-
-def _objects_content(config: Settings) -> dict[str, str]:
-    """A digest of the objects that are one's own; a published set counts by its name."""
-    from quantjax.data.objects import find_objects
-
-    if config.objects == "coco":
-        return {}
-    folder = find_objects(config.objects, config.data_dir)
-    if folder is None:
-        return {}
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    parts = [part for file in files for part in (str(file.relative_to(folder)), shared.file_digest(file))]
-    return {"objects_content": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]}
+        settings["backbone_weights"] = file_digest(Path(config.backbone_weights))
+    return settings
 
 
 def run_name(config: Settings, identity: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import settings
 from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from experiments.scenes import calibration
@@ -76,11 +77,21 @@ def stages(first: Stage | None, second: Stage) -> dict[str, dict[str, float]]:
 
 
 def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
-    """The settings as results.json shows them: files and folders by name."""
+    """The settings as results.json shows them: folders by name, files by name and content."""
     shown = dict(identity) | {"objects": Path(config.objects).name}
     if config.backbone_weights and not config.backbone_weights.startswith("hf:"):
-        shown["backbone_weights"] = Path(config.backbone_weights).name
+        shown["backbone_weights"] = f"{Path(config.backbone_weights).name} {identity['backbone_weights']}"
     return shown
+
+
+def doubted(config: Settings, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The warning that belongs to the detector of --detector, None when nothing speaks against it."""
+    own = [row for row in rows if row["variant"] == config.variant]
+    names = dict.fromkeys(row["method"] for row in own)
+    return settings.doubted(
+        config.detector,
+        {name: float(np.mean([row["auroc"] for row in own if row["method"] == name])) / 100.0 for name in names},
+    )
 
 
 def save_detector(

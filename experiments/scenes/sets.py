@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from experiments.progress import Progress
 from experiments.scenes.config import MIX, Settings
 from quantjax import data
 from quantjax.data import scenes
+from quantjax.data.content import digest
 from quantjax.data.loader import check_rows
 from quantjax.data.mix import PastedScenes
 from quantjax.data.objects import BUNDLED, open_objects
@@ -28,26 +30,42 @@ class Sets(NamedTuple):
     objects: Any
     evaluation: dict[str, Any]  # set -> scenes with labels 0, 1, 255
     class_names: tuple[str, ...]
+    content: Mapping[str, str] = {}
+    """What stands in a run's identity for the images, labels and masks of all of them"""
 
 
 def open_sets(config: Settings) -> Sets:
-    """Open every set of the run and read every row of those that lie in files: wrong data is an error before training.
+    """Open every set of the run; their files are hashed, not decoded.
+
+    Raises FileNotFoundError and ValueError as the readers do.
+    """
+    train = _scenes(config, config.inlier, "train")
+    test = _scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val")
+    objects = {split: open_objects(config.objects, config.data_dir, split) for split in _parts_of_objects(config)}
+    published = {name: _scenes(config, name, "test") for name in config.evaluate if not name.endswith(MIX)}
+    content = {
+        "inlier_content": digest(train, test),
+        "objects_content": digest(*objects.values()),
+        "evaluation_content": digest(*published.values()),
+    }
+    budget = Budget(RESIDENT_MB, processes=1 + config.workers)
+    kept_train, kept_test, pasted = (keep_in_memory(source, budget) for source in (train, test, objects["train"]))
+    evaluation = {
+        name: published[name]
+        if name in published
+        else PastedScenes(kept_test, objects["test"], PASTE_SEED, share=config.object_share)
+        for name in config.evaluate
+    }
+    return Sets(kept_train, kept_test, pasted, evaluation, tuple(train.class_names), content)
+
+
+def check_sets(config: Settings, sets: Sets) -> None:
+    """Read every row of the sets that lie in files: wrong data is an error before training.
 
     A mix for evaluation meets every object and scene that it will show; training leaves a scene alone that an object
     does not fit into. Raises FileNotFoundError and ValueError as the readers do, and ValueError for an empty set.
     """
-    budget = Budget(RESIDENT_MB, processes=1 + config.workers)
-    train = keep_in_memory(_scenes(config, config.inlier, "train"), budget)
-    test = keep_in_memory(_scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val"), budget)
-    objects = keep_in_memory(open_objects(config.objects, config.data_dir, "train"), budget)
-    evaluation = {}
-    for name in config.evaluate:
-        if name.endswith(MIX):
-            unseen = open_objects(config.objects, config.data_dir, "test")
-            evaluation[name] = PastedScenes(test, unseen, PASTE_SEED, share=config.object_share)
-        else:
-            evaluation[name] = _scenes(config, name, "test")
-    opened = {"training scenes": train, "test scenes": test, "objects": objects, **evaluation}
+    opened = {"training scenes": sets.train, "test scenes": sets.test, "objects": sets.objects, **sets.evaluation}
     for name, source in opened.items():
         if not len(source):
             raise ValueError(f"{name} must hold at least one row, got none; check --data-dir")
@@ -58,7 +76,11 @@ def open_sets(config: Settings) -> Sets:
         if name not in rendered:
             with Progress(f"check {name}") as report:
                 check_rows(source, report)
-    return Sets(train, test, objects, evaluation, tuple(train.class_names))
+
+
+def _parts_of_objects(config: Settings) -> tuple[str, ...]:
+    """The splits that the run reads: unseen objects only where they are pasted."""
+    return ("train", "test") if any(name.endswith(MIX) for name in config.evaluate) else ("train",)
 
 
 def _scenes(config: Settings, name: str, split: str) -> Any:

@@ -31,6 +31,20 @@ def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
     return read_backbone(config.backbone_weights, config.backbone)
 
 
+def content_from_hub(config: Settings) -> dict[str, str]:
+    """What stands in a run's identity for weights of the hub, where a name may get other content; {} for others.
+
+    Raises as `convert.hub.download`.
+    """
+    from quantjax.convert.hub import HUB, download
+    from quantjax.data.content import file_digest
+
+    weights = config.backbone_weights or ""
+    if not weights.startswith(HUB):
+        return {}
+    return {"backbone_weights_content": file_digest(download(weights.removeprefix(HUB)))}
+
+
 def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
     """What a stored segmentor is of."""
     shared = {name: getattr(config, name) for name in SHARED}

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from quantjax.atomic import replaced_file
-from quantjax.trees import flatten, unflatten
+from quantjax.trees import digest, flatten, unflatten
 from quantjax.types import PyTree
 
 FORMATS = (".npz", ".safetensors", ".pt", ".pth", ".bin")
+DIGEST = "quantjax.sha256"  # key of the metadata of files that are ours
 WRAPPERS = ("state_dict", "model_state_dict", "cls_state_dict", "model")
 
 
@@ -45,13 +46,14 @@ def read_state_dict(path: str | Path, wrapper: str | None = None) -> dict[str, n
 def write_safetensors(path: str | Path, tree: PyTree, metadata: Mapping[str, str] | None = None) -> None:
     """Write a tree of arrays under "/"-joined names, e.g. flax variables; `metadata` are strings kept beside it.
 
-    The file is replaced whole or not at all.
+    A digest of the arrays comes along, by which every reader here sees a flipped bit. The file is replaced whole or
+    not at all.
     """
     from safetensors.numpy import save_file
 
     flat = {name: np.asarray(value, order="C") for name, value in flatten(tree).items()}
     with replaced_file(path) as temporary:
-        save_file(flat, temporary, dict(metadata) if metadata else None)
+        save_file(flat, temporary, {**(metadata or {}), DIGEST: digest(flat)})
 
 
 def read_safetensors(path: str | Path) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     _check_file(Path(path))
     try:
         with safe_open(path, "np") as file:
-            return dict(file.metadata() or {})
+            return {name: text for name, text in (file.metadata() or {}).items() if name != DIGEST}
     except Exception as error:
         raise _damaged(Path(path), error) from error
 
@@ -102,7 +104,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored = (file.metadata() or {}).get(DIGEST)
+        if stored not in (None, digest(arrays)):
+            raise ValueError("its arrays are not those that were written")
+        return arrays
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -17,6 +17,7 @@ Street scenes and what is pasted into them:
 - `cutouts`, `coco`  their sources
 - `mix`      objects pasted into scenes, for training and as an evaluation set
 - `loader`   endless training batches, decoded ahead; `resident` keeps decoded rows in memory
+- `content`  a digest of everything that a source reads
 - `jitter`   random flip and colour jitter, in JAX
 
 A source yields {"image": uint8 [H, W, 3], "label": int} per row; label -1 means "has none". A scene has

@@ -102,12 +102,21 @@ class ScenePairs:
 
 def resized(row: SceneRow, height: int) -> SceneRow:
     """The scene at another height, its width in proportion: the image bilinear (antialiased), the label nearest."""
-    old_height, old_width = row["label"].shape
-    if old_height == height:
+    size = row["label"].shape
+    if size[0] == height:
         return row
-    width = max(round(old_width * height / old_height), 1)
-    image, label = resize_box(row["image"], row["label"], (0.0, 0.0, old_height, old_width), (height, width))
+    image, label = resize_box(row["image"], row["label"], (0.0, 0.0, *size), at_height(size, height))
     return {"image": image, "label": label, "name": row["name"]}
+
+
+def resized_image(image: np.ndarray, height: int) -> np.ndarray:
+    """The image uint8 [H, W, 3] of `resized`, for a scene that has no label."""
+    return resized({"image": image, "label": image[..., 0], "name": ""}, height)["image"]
+
+
+def at_height(size: tuple[int, ...], height: int) -> tuple[int, int]:
+    """The size (H, W) in pixels of a scene that is resized to a height, its width in proportion."""
+    return height, max(round(size[1] * height / size[0]), 1)
 
 
 def resize_box(

@@ -3,6 +3,7 @@
 from quantjax.detector.calibration import calibrate, in_percent
 from quantjax.detector.decision import Prediction, Predictor
 from quantjax.detector.dispatch import check, export, load, load_exported, predict, predictor, save, score
+from quantjax.detector.doubts import better, doubts
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fit import fit
@@ -21,8 +22,10 @@ __all__ = [
     "SceneDetector",
     "ScenePrediction",
     "ScenePredictor",
+    "better",
     "calibrate",
     "check",
+    "doubts",
     "export",
     "fit",
     "in_percent",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from quantjax.detector.scenes import SceneDetector
 from quantjax.rows import IGNORED
 
 SCENES, PIXELS = 200, 20_000  # at most so many scenes, and drawn pixels of each: a bound on time and memory
-SEED = 0  # of the halves and of the pixels drawn
+SEED = 0  # of the halves, of the pixels drawn and of the scenes drawn anew
+REDRAWN = 1000  # times
 
 Report = Callable[[int, int], None]  # (rows or scenes done, in all)
 
@@ -29,7 +30,11 @@ def calibrate(
     report: Report | None = None,
     **options: Any,
 ) -> Any:
-    """`detector` with the lowest threshold that keeps at least that share of `inliers`, which it was not fitted to.
+    """`detector` with a threshold that keeps at least that share of inliers like these, which it was not fitted to.
+
+    It is the conformal one of `metrics.calibrate`: 95 % takes 19 inliers or more, fewer promise what they can, with a
+    warning. The interval that stays with the detector is the one given there; of scenes it comes from drawing those
+    that judge the threshold anew, None for a single one.
 
     inliers are what it predicts on: images, or rows of features or logits; of scenes a sequence of images uint8
     [H, W, 3], or of {"image", "label"} whose pixels labelled 255 (uint8 [H, W]) do not count. There the share is one of
@@ -54,7 +59,8 @@ def calibrate(
 def in_percent(record: metrics.Calibration) -> dict[str, Any]:
     """A calibration as detectors keep it: rates in percent, the threshold apart."""
     values = {key: value for key, value in record._asdict().items() if key != "threshold"}
-    return values | {key: 100.0 * values[key] for key in ("promised_tpr", "achieved_tpr")}
+    values |= {key: 100.0 * values[key] for key in ("promised_tpr", "achieved_tpr")}
+    return values | {"interval": None if record.interval is None else [100.0 * share for share in record.interval]}
 
 
 def _of_scenes(score: Callable[..., Any], scenes: Any, tpr: float, source: str, report: Report | None) -> Any:
@@ -70,12 +76,23 @@ def _of_scenes(score: Callable[..., Any], scenes: Any, tpr: float, source: str, 
         if report:
             report(done + 1, len(shown))
     half, other = half_split(len(shown), SEED) if len(shown) > 1 else ([0], [0])
-    return metrics.calibrate(
+    record = metrics.calibrate(
         np.concatenate([drawn[i] for i in half]),
         source=f"{counted} of {len(half)} {source}, at most {PIXELS:,} of each",
         tpr=tpr,
         check_scores=np.concatenate([drawn[i] for i in other]),
     )
+    return record._replace(interval=_over_scenes([drawn[i] for i in other], record.threshold))
+
+
+def _over_scenes(drawn: Sequence[np.ndarray], threshold: float) -> tuple[float, float] | None:
+    """An interval for the share of pixels kept, from scenes drawn anew: pixels of one scene are no separate draws."""
+    if len(drawn) < 2:
+        return None
+    kept, counts = np.array([[np.sum(scores <= threshold), len(scores)] for scores in drawn]).T
+    again = np.random.default_rng(SEED).integers(len(drawn), size=(REDRAWN, len(drawn)))
+    low, high = np.quantile(kept[again].sum(1) / np.maximum(counts[again].sum(1), 1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _drawn(score: Callable[..., Any], scene: Any, index: int) -> np.ndarray:

@@ -39,7 +39,7 @@ class FeatureDetector(NamedTuple):
     threshold: float
     """On the score; outlier unless score <= threshold. NaN until it is calibrated."""
     calibration: Mapping[str, Any]
-    """source, n, and in percent promised_tpr and achieved_tpr."""
+    """source, n, and in percent promised_tpr, achieved_tpr and interval."""
 
 
 def widths(detector: FeatureDetector) -> dict[str, int]:

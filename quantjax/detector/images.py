@@ -50,7 +50,7 @@ class Detector(NamedTuple):
     threshold: float
     """On the score; outlier unless score <= threshold. NaN until it is calibrated."""
     calibration: Mapping[str, Any]
-    """source, n, and in percent promised_tpr and achieved_tpr."""
+    """source, n, and in percent promised_tpr, achieved_tpr and interval."""
     precision: str = "float32"
     """Of the network, a key of PRECISIONS: the one that the threshold was set in."""
 

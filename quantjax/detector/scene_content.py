@@ -29,6 +29,7 @@ def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
         "unknown_head": _head_to_content(detector.unknown_head),
         "window": list(detector.window),
         "stride": list(detector.stride),
+        "image_height": detector.image_height,
         "score": {
             "name": detector.score,
             **({"form": "log_odds"} if detector.score == "msp" else {}),
@@ -51,6 +52,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Sce
         variables={},
         window=tuple(content["window"]),
         stride=tuple(content["stride"]),
+        image_height=content.get("image_height"),
         score=_score_from_content(content["score"]),
         logits_scale=_scale_from_content(content["score"]["logits_scale"]),
         unknown_scale=_scale_from_content(content["score"]["unknown_scale"]),

@@ -1,9 +1,9 @@
 """A detector of unknown objects in scenes as serialised StableHLO: runs with JAX alone, on scenes of any size.
 
-The folder holds exported.json (threshold, class names, window, stride) and two programs: windows.bin, the networks with
-their weights on any number of windows of one fixed size, and finish.bin, averaged logits of any size to score and
-class. Between them windows are cut and averaged as in `inference.sliding`. A program is code: load only what you or
-someone you trust exported.
+The folder holds exported.json (threshold, class names, window, stride, height) and two programs: windows.bin, the
+networks with their weights on any number of windows of one fixed size, and finish.bin, averaged logits of any size to
+score and class. Between them windows are cut and averaged as in `inference.sliding`. A program is code: load only what
+you or someone you trust exported.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class ExportedScenes(NamedTuple):
     """Pixels between windows."""
     threshold: float
     """Unknown unless score <= threshold."""
+    image_height: int | None = None
+    """Pixels to which every scene is resized first; None: as it is."""
 
 
 def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str] = PLATFORMS) -> None:
@@ -65,6 +67,7 @@ def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str
         **about(detector, platforms),
         "window": list(detector.window),
         "stride": list(detector.stride),
+        "image_height": detector.image_height,
         "sha256": {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()},
     }
     write(folder, content, {f"{name}.bin": program for name, program in programs.items()})
@@ -97,13 +100,15 @@ def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | No
     try:
         names, score, threshold = tuple(content["class_names"]), content["score"], float(content["threshold"])
         window, stride = (_pair(content[key]) for key in ("window", "stride"))
+        height = None if content.get("image_height") is None else int(content["image_height"])
         run = sliding(
             windows.call, lambda maps: finish.call(*maps), window=window, stride=stride, batch_size=batch_size,
             shared=0, devices=devices,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
-    return ExportedScenes(make_predictor(run, score, threshold), names, window, stride, threshold)
+    predictor = make_predictor(run, score, threshold, height)
+    return ExportedScenes(predictor, names, window, stride, threshold, height)
 
 
 def _pair(values: Sequence[Any]) -> tuple[int, int]:

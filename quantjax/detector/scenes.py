@@ -16,6 +16,7 @@ import numpy as np
 
 from quantjax import segmentation, trees
 from quantjax.checks import check_choice, check_interval
+from quantjax.data.pairs import resized_image
 from quantjax.detector.common import LARGEST, PRECISIONS, check_common
 from quantjax.detector.decision import is_outlier
 from quantjax.extractors import FEATURE_BACKBONES
@@ -27,6 +28,7 @@ from quantjax.segmentation import PREDICTION, SCORES, UNKNOWN_CLASSES, Estimator
 from quantjax.types import ANY, Array, Preprocessing, PyTree
 
 OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
+LARGEST_HEIGHT = 8192  # of a scene
 LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
 MOST_CLASSES = 255  # labels are uint8
 
@@ -61,7 +63,7 @@ class SceneDetector(NamedTuple):
     threshold: float
     """On the score; unknown iff score > threshold"""
     calibration: Mapping[str, Any]
-    """source, n, and in percent promised_tpr and achieved_tpr"""
+    """source, n, and in percent promised_tpr, achieved_tpr and interval"""
     score: str = "lr"
     """Name in segmentation.SCORES"""
     logits_scale: Standardisation | None = None
@@ -70,6 +72,8 @@ class SceneDetector(NamedTuple):
     """Of the estimator's; None as logits_scale"""
     precision: str = "float32"
     """Of backbone and decoder, a key of PRECISIONS: the one that the threshold was set in"""
+    image_height: int | None = None
+    """Pixels to which every scene is resized before the networks see it, its width in proportion; None: as it is"""
 
 
 class ScenePrediction(NamedTuple):
@@ -84,7 +88,10 @@ class ScenePrediction(NamedTuple):
 
 
 class ScenePredictor(NamedTuple):
-    """Both functions take one scene, uint8 [H, W, 3] of any size."""
+    """Both functions take one scene, uint8 [H, W, 3] of any size, and speak of its own pixels.
+
+    What the networks see is resized to the detector's height, if it has one; a pixel gets what the nearest one got.
+    """
 
     predict: Callable[[np.ndarray], ScenePrediction]
     """scene -> ScenePrediction"""
@@ -102,20 +109,33 @@ def predictor(detector: SceneDetector, *, batch_size: int = 8, devices: Sequence
     windows, finish, weights = parts(detector)
     sizes: dict[str, Any] = {"window": detector.window, "stride": detector.stride, "batch_size": batch_size}
     run = sliding(windows, finish, **sizes, devices=devices)
-    return make_predictor(partial(run, replicate(weights, devices)), detector.score, detector.threshold)
+    run = partial(run, replicate(weights, devices))
+    return make_predictor(run, detector.score, detector.threshold, detector.image_height)
 
 
-def make_predictor(run: Callable[..., Mapping[str, np.ndarray]], score: str, threshold: float) -> ScenePredictor:
-    """A predictor from run(image) -> {score: [H, W], "prediction": [H, W]}; a score that is NaN is no known pixel's."""
+def make_predictor(
+    run: Callable[..., Mapping[str, np.ndarray]], score: str, threshold: float, height: int | None = None
+) -> ScenePredictor:
+    """A predictor from run(image) -> {score: [H, W], "prediction": [H, W]}; a score that is NaN is no known pixel's.
+
+    With a height `run` sees images of that height alone.
+    """
 
     def predict(image: np.ndarray) -> ScenePrediction:
         shape, dtype = tuple(np.shape(image)), getattr(image, "dtype", type(image).__name__)
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
             raise ValueError(f"a scene must be uint8 [H, W, 3], got {dtype} {list(shape)}; give one image at a time")
-        maps = run(image)
+        maps = run(image) if height is None else _in_size(run(resized_image(image, height)), shape[:2])
         return ScenePrediction(is_outlier(maps[score], threshold), maps[PREDICTION], maps[score])
 
     return ScenePredictor(predict, lambda image: predict(image).score)
+
+
+def _in_size(maps: Mapping[str, np.ndarray], size: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Maps [h, w] as [H, W]: every pixel takes the value of the nearest, so that scores and decisions agree."""
+    seen = next(iter(maps.values())).shape
+    rows, columns = ((np.arange(new) + 0.5) * old // new for new, old in zip(size, seen, strict=True))
+    return {name: values[np.ix_(rows.astype(int), columns.astype(int))] for name, values in maps.items()}
 
 
 def parts(detector: SceneDetector) -> tuple[Callable[..., Any], Callable[..., Any], tuple[PyTree, PyTree]]:
@@ -214,6 +234,8 @@ def _check_windows(detector: SceneDetector) -> None:
     backbone = FEATURE_BACKBONES[detector.backbone]
     _check_sizes("window", detector.window, 2, LARGEST_SIDE)
     _check_sizes("stride", detector.stride, 2, LARGEST_SIDE)
+    if detector.image_height is not None:
+        _check_sizes("image_height", (detector.image_height,), 1, LARGEST_HEIGHT)
     if min(detector.window) < backbone.stride or (
         backbone.kind == "plain" and any(side % backbone.stride for side in detector.window)
     ):

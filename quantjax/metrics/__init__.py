@@ -14,6 +14,7 @@ from quantjax.metrics.rates import (
     average_precision,
     calibrate,
     fpr_at_tpr,
+    inliers_needed,
     roc_curve,
     threshold_at_tpr,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "components",
     "confusion_matrix",
     "fpr_at_tpr",
+    "inliers_needed",
     "intersection_over_union",
     "mean_iou",
     "pixel_metrics",

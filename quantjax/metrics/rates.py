@@ -14,6 +14,8 @@ Programs differ in two more ways, so both values have a name here:
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -41,11 +43,13 @@ class Calibration(NamedTuple):
     n: int
     """How many"""
     promised_tpr: float
-    """Least fraction of them at or below the threshold, 0..1"""
+    """Least fraction of further inliers at or below the threshold, 0..1, on average over draws of those n"""
     achieved_tpr: float
     """Fraction of the checked inliers at or below the threshold, 0..1"""
     threshold: float
     """Outlier score, so -threshold for a log-likelihood score is tau in nats"""
+    interval: tuple[float, float] | None = None
+    """Between these shares, 0..1, of further inliers lie at or below the threshold, with probability 95 %"""
 
 
 def roc_curve(scores_in: ArrayLike, scores_out: ArrayLike, positive: str = "inlier") -> Roc:
@@ -141,15 +145,44 @@ def calibrate(
 ) -> Calibration:
     """Set the threshold on held-out inlier scores [N] and measure what it keeps.
 
+    The threshold is the ceil((N + 1) tpr)-th smallest score: inliers of the same kind, drawn independently, then lie at
+    or below it with probability tpr at least (split conformal prediction, Vovk et al. 2005; Lei et al., JASA 2018).
+    N scores can promise N / (N + 1) at most, 19 of them 95 %; where tpr is more, the largest score is taken, that share
+    is promised, and a warning says so. The share that a threshold of rank k keeps is Beta(k, N + 1 - k) distributed,
+    which gives the interval.
+
     check_scores [M] are scores of other inliers on which achieved_tpr is measured, wanted where the calibrating rows
     must not judge themselves; None measures on scores. `source` says in words where the calibrating rows come from.
     Raises ValueError as threshold_at_tpr does.
     """
-    threshold = threshold_at_tpr(scores, tpr)
-    judged = _scores(
-        "scores" if check_scores is None else "check_scores", scores if check_scores is None else check_scores
-    )
-    return Calibration(source, len(np.asarray(scores)), float(tpr), float(np.mean(judged <= threshold)), threshold)
+    check_interval("tpr", tpr, 0.0, 1.0, closed="right")
+    ordered = np.sort(_scores("scores", scores))
+    n, judged = len(ordered), ordered if check_scores is None else _scores("check_scores", check_scores)
+    promised = min(tpr, n / (n + 1))
+    if promised < tpr:
+        enough = "no number of them promises that" if tpr == 1.0 else f"{100 * tpr:g} % needs {inliers_needed(tpr)}"
+        warnings.warn(f"{n} held-out inliers promise {100 * promised:.1f} %: {enough}", stacklevel=2)
+    rank = _conformal_rank(n, promised)
+    threshold = float(ordered[rank - 1])
+    kept = float(np.mean(judged <= threshold))
+    return Calibration(source, n, float(promised), kept, threshold, _coverage(rank, n))
+
+
+def inliers_needed(tpr: float) -> int:
+    """The least number of held-out inliers that can promise to keep the share tpr, 0 < tpr < 1; 19 for 95 %."""
+    return math.ceil(tpr / (1.0 - tpr) - 1e-9)
+
+
+def _conformal_rank(n: int, tpr: float) -> int:
+    return math.ceil((n + 1) * tpr * (1.0 - 1e-12))  # 100 * 0.07 is a little more than 7
+
+
+def _coverage(rank: int, n: int) -> tuple[float, float]:
+    """2.5 % and 97.5 % quantiles of the share of further inliers below the rank-th smallest of n."""
+    from scipy.special import betaincinv
+
+    low, high = betaincinv(rank, n + 1 - rank, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _cumulative_counts(

@@ -33,9 +33,10 @@ def write_results(
 
     `results` holds rows, one per method and outlier set (method, outlier, the rates of schema.IMAGES in percent, {load,
     compile, extract, fit, score, total}_seconds, images_per_second), and accuracy (percent), calibration, inlier,
-    config, versions, device, seed, seconds. `schema` and `positive_class` are added. An optional `note` (text) stands
-    on top of the report; further keys are kept. `scores` per method feed the histograms and ROC curves, `curves` the
-    flow's progress per epoch.
+    config, versions, device, seed, seconds. Without rows `outliers` must be [], which says that thresholds were set and
+    nothing was evaluated. `schema` and `positive_class` are added. An optional `note` (text) stands on top of the
+    report; further keys are kept. `scores` per method feed the histograms and ROC curves, `curves` the flow's progress
+    per epoch.
 
     Raises ValueError for a missing key, a rate outside 0..100 or a number that is not finite; nothing is written then.
     """

@@ -58,20 +58,26 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
                 raise ValueError(f"scores[{method!r}] must hold at least one score per set, got none for {name!r}")
     sections = [
         _tiles(results),
-        markup.section("results", fpr_auroc_table(results).title, markup.table(fpr_auroc_table(results))),
-        _curves(curves),
-        _roc(scores),
-        _histograms(scores),
-        markup.section("more", "More tables", "".join(map(markup.titled_table, _more_tables(results)))),
+        *(_evaluation(results, scores, curves) if results["rows"] else []),
         markup.settings(results, _groups(results), hidden=("rows", "accuracy", "note")),
     ]
     return markup.document(_title(results), results.get("note"), sections)
 
 
+def _evaluation(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curves: Sequence[Curve]) -> list[str]:
+    return [
+        markup.section("results", fpr_auroc_table(results).title, markup.table(fpr_auroc_table(results))),
+        _curves(curves),
+        _roc(scores),
+        _histograms(scores),
+        markup.section("more", "More tables", "".join(map(markup.titled_table, _more_tables(results)))),
+    ]
+
+
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 1 of QuantOD (Taghikhah et al., AAAI 2024), then the other rates and seconds."""
     calibration = results["calibration"]
-    accepted = f"promised {percent(calibration['promised_tpr'])}, achieved {percent(calibration['achieved_tpr'])}"
+    accepted = f"promised {_promised(calibration)}, achieved {percent(calibration['achieved_tpr'])}"
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
@@ -79,9 +85,17 @@ def to_text(results: Mapping[str, Any]) -> str:
         f"from {calibration['n']} {calibration['source']}; inliers accepted: {accepted}. "
         f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
     ]
+    if not results["rows"]:
+        return "\n\n".join([*parts, "No outlier set was given: nothing was evaluated."]) + "\n"
     for table in (fpr_auroc_table(results), *_other_rates(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _promised(calibration: Mapping[str, Any]) -> str:
+    """The share promised, with the interval that so many held-out inliers leave; older results have none."""
+    interval = calibration.get("interval")
+    return percent(calibration["promised_tpr"]) + ("" if not interval else " ({:.1f} to {:.1f} %)".format(*interval))
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -98,12 +112,14 @@ def _tiles(results: Mapping[str, Any]) -> str:
     for method in unique(row["method"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["method"] == method]
         averages[method] = [float(np.mean([row[key] for row in rows])) for key in ("fpr95", "auroc")]
-    best = min(averages, key=lambda method: averages[method][0])
+    best = min(averages, key=lambda method: averages[method][0], default=None)
     calibration = results["calibration"]
     tiles = [
-        (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
+        ("Outliers", "none", "nothing was evaluated")
+        if best is None
+        else (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
         ("Inlier accuracy", f"{results['accuracy']:.2f} %", f"inliers: {results['inlier']}"),
-        ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {percent(calibration['promised_tpr'])}"),
+        ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {_promised(calibration)}"),
         ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
     ]
     return markup.tiles(tiles)

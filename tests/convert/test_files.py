@@ -131,3 +131,15 @@ def test_trees_survive_a_round_trip(tmp_path, rng):
     assert given["step"] == 4
     assert read_metadata(tmp_path / "new" / "a.safetensors") == {"backbone": "wrn10_1"}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("read", [read_safetensors, read_state_dict])
+def test_a_flipped_bit_in_a_file_of_ours_is_seen(tmp_path, read):
+    file = tmp_path / "a.safetensors"
+    write_safetensors(file, {"w": np.arange(9.0, dtype=np.float32)})
+    read(file)
+    content = bytearray(file.read_bytes())
+    content[-6] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*its arrays are not those that were written"):
+        read(file)

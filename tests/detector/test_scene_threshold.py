@@ -29,23 +29,26 @@ def test_half_of_the_scenes_set_it_and_the_others_judge_it():
     done = []
     set_to = detector.calibrate(FITTED, scenes, 0.75, report=lambda *counts: done.append(counts))
     ordered = sorted(10 * i + k for i in half for k in range(10))
-    assert set_to.threshold == ordered[14]  # 15 of 20 are at least 75 %
-    kept = sum(10 * i + k <= ordered[14] for i in other for k in range(10)) / 20
+    assert set_to.threshold == ordered[15]  # 16 is 0.75 * 21, rounded up
+    parts = [sum(10 * i + k <= ordered[15] for k in range(10)) / 10 for i in other]
+    kept = sum(parts) / 2
     assert set_to.calibration == {
         "source": "pixels of 2 inlier scenes, at most 20,000 of each",
         "n": 20,
         "promised_tpr": 75.0,
         "achieved_tpr": 100.0 * kept,
+        "interval": [100.0 * min(parts), 100.0 * max(parts)],  # two scenes drawn anew: both the one, one time in four
     }
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_ignored_pixels_do_not_count_and_one_scene_judges_itself():
     row = {"image": scene(1, 2, 3, 200), "label": np.array([[0, 1, 2, IGNORED]], np.uint8)}
-    set_to = detector.calibrate(FITTED, [row], 1.0, source="own scenes")
+    with pytest.warns(UserWarning, match=r"3 held-out inliers promise 75\.0 %: no number of them promises that"):
+        set_to = detector.calibrate(FITTED, [row], 1.0, source="own scenes")
     assert set_to.threshold == 3.0
     assert set_to.calibration["n"] == 3
-    assert set_to.calibration["achieved_tpr"] == 100.0
+    assert (set_to.calibration["achieved_tpr"], set_to.calibration["interval"]) == (100.0, None)
     assert set_to.calibration["source"] == "labelled pixels of 1 own scenes, at most 20,000 of each"
 
 
@@ -54,7 +57,7 @@ def test_large_sets_are_drawn_from(monkeypatch):
     monkeypatch.setattr(calibration, "PIXELS", 3)
     seen = []
     scenes = [scene(*[i] * 8) for i in range(5)]
-    set_to = detector.calibrate(FITTED, scenes, report=lambda done, total: seen.append(total))
+    set_to = detector.calibrate(FITTED, scenes, 0.75, report=lambda done, total: seen.append(total))
     assert seen == [2, 2]  # the first and the last
     assert set_to.calibration["n"] == 3
     assert set_to.threshold in (0.0, 4.0)

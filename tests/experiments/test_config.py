@@ -75,6 +75,8 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"outliers": ()}, "--outliers must name at least one"),
         ({"scores": ()}, "--scores must name at least one"),
         ({"scores": ("msp", "nearest")}, "--scores must be of quantod, msp, .*; got 'nearest'"),
+        ({"outliers": ("none", "gratings")}, "--outliers none stands alone, got none gratings"),
+        ({"scores": ("msp", "knn"), "detector": "energy"}, "--detector must be of msp, knn; got 'energy'"),
         ({"weights": "missing.npz"}, "--weights must be a file"),
     ],
 )
@@ -122,6 +124,19 @@ def test_weights_count_by_content(tmp_path):
         file.write_bytes(content)
     names = [identity(resolve(QuantOD(weights=f), accelerator=False))["weights"] for f in files]
     assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        ({}, "quantod"),
+        ({"scores": ("msp", "knn")}, "msp"),
+        ({"scores": ("msp", "quantod")}, "quantod"),
+        ({"detector": "energy"}, "energy"),
+    ],
+)
+def test_the_method_of_the_detector(flags, chosen):
+    assert resolve(QuantOD(**flags), accelerator=False).detector == chosen
 
 
 def test_flags_become_settings():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.images import features
+from quantjax import data
 from quantjax.extractors import ENERGY_OOD, NONE, WideResNet
 
 
@@ -69,6 +70,34 @@ def test_a_truncated_cache_is_made_anew(extractors, images, tmp_path):
         file.write_bytes(damaged)
         again = features.extract(extractors[0], "a", images, tmp_path, silent)
         np.testing.assert_array_equal(again.features, first.features)
+
+
+def other_width(stored):
+    return stored | {"features": stored["features"][:, :-1]}
+
+
+def flipped(stored):
+    features = stored["features"].copy()
+    features.view(np.uint32)[2, 3] ^= 1 << 20
+    return stored | {"features": features}
+
+
+@pytest.mark.parametrize("spoil", [other_width, flipped])
+@pytest.mark.parametrize("digest", ["kept", "made anew", "lost"])
+def test_features_of_another_width_or_with_a_flipped_bit_are_made_anew(extractors, images, tmp_path, spoil, digest):
+    if (spoil, digest) == (flipped, "made anew"):
+        return  # that is another cache
+    first = features.extract(extractors[0], "a", images, tmp_path, silent)
+    [view] = features.extract_views(extractors[0], images, 1, tmp_path, silent)
+    for file in (*tmp_path.rglob("plain.npz"), *tmp_path.rglob("view_000.npz")):
+        with np.load(file) as opened:
+            stored = spoil(dict(opened))
+        kept = stored.pop("digest")
+        again = {"kept": {"digest": kept}, "lost": {}, "made anew": {"digest": data.fingerprint(*stored.values())}}
+        np.savez(file, **again[digest], **stored)
+    again = features.extract(extractors[0], "a", images, tmp_path, silent)
+    np.testing.assert_array_equal(again.features, first.features)
+    np.testing.assert_array_equal(features.extract_views(extractors[0], images, 1, tmp_path, silent)[0], view)
 
 
 def test_more_views_extend_fewer(extractors, images, tmp_path):

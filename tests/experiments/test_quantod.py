@@ -82,6 +82,8 @@ def test_results_follow_the_schema(demonstration):
     assert calibration["source"] == "training images in neither stage"
     assert (calibration["n"], calibration["promised_tpr"]) == (202, 95.0)
     assert 85.0 < calibration["achieved_tpr"] <= 100.0
+    assert calibration["interval"][0] < 95.0 < calibration["interval"][1]
+    assert "warning" not in results["note"]  # the flow is worth saving
 
 
 def test_all_files_are_there(demonstration):
@@ -115,6 +117,25 @@ def test_the_saved_detector_repeats_the_scores(demonstration):
     achieved = 100.0 * np.mean(~run.predict(images).outlier)
     assert achieved == pytest.approx(results_of(demonstration)["calibration"]["achieved_tpr"], abs=0.3)
     assert run.predict(outliers).outlier.mean() > 0.8
+
+
+def test_a_run_without_outliers_sets_thresholds_alone(demonstration, tmp_path, capsys):
+    weights = str(demonstration / "classifier.safetensors")
+    command = ["--workdir", str(tmp_path), *SMALL, *TWO, "--weights", weights, "--flow-epochs", "1", "--run", "alone"]
+    assert main([*command, "--outliers", "none", "--detector", "energy"]) == 0
+    results = results_of(tmp_path / "alone")
+    assert (results["rows"], results["outliers"]) == ([], [])
+    assert "No outlier set was given" in capsys.readouterr().out
+    detector = json.loads((tmp_path / "alone" / "detector" / "detector.json").read_text())
+    assert detector["score"]["name"] == "energy"
+    assert (
+        detector["threshold"] == results["calibrations"]["energy"]["threshold"] == results["calibration"]["threshold"]
+    )
+    rows = read_jsonl(tmp_path / "alone" / "metrics.jsonl")
+    assert [sorted(row) for row in rows] == [["epoch", "loss", "mean_log_likelihood", "stage", "step"]]
+    from experiments.tables import main as tables
+
+    assert tables([str(tmp_path / "alone"), str(demonstration)]) == 0
 
 
 def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from experiments.images import outcome
+from experiments.images.config import QuantOD, identity, resolve
 from experiments.tables import main
 
 
@@ -63,6 +65,46 @@ def test_runs_on_scenes_have_tables_of_their_own(tmp_path, capsys):
     assert "| d-d lr | 1 | 31.00 / 50.00 / 90.00 |" in text
     assert "| d-d | 1 | before 60.00, after 50.00 |" in text
     assert "## Methods" in text
+
+
+def test_the_same_seed_twice_is_no_second_seed(tmp_path, capsys):
+    runs = [write_run(tmp_path / name, seed=0, workdir=name) for name in "ab"]
+    runs += [write_scenes_run(tmp_path / name, seed=0, variant="g-d", ap=10.0, after=60.0) for name in "cd"]
+    runs += [write_run(tmp_path / "e", seed=1, fpr95=54.0)]
+    assert main(runs) == 0
+    text = capsys.readouterr().out
+    assert "| g-d id | 1 | 10.00 / 50.00 / 90.00 |" in text
+    assert "| g-d | 1 | before 60.00, after 60.00 |" in text
+    # the mean of two seeds, 50.5 and 54.5, not of three runs
+    assert "| all alike (3 runs of 2 seeds) | quantod | 52.00 / 90.00 | 53.00 / 90.00 | 52.50 ± 2.83 / 90.00 |" in text
+    assert "| all alike (3 runs of 2 seeds) | 62.00 ± 2.83 / 80.00 |" in text
+
+
+def test_every_run_decides_which_rows_there_are(tmp_path, capsys):
+    runs = [write_scenes_run(tmp_path / str(k), seed=k, variant="g-d", ap=10.0, after=60.0) for k in (0, 1)]
+    file = tmp_path / "0" / "results.json"
+    first = json.loads(file.read_text())
+    file.write_text(json.dumps(first | {"rows": first["rows"][:1]}))
+    assert main(runs) == 0
+    text = capsys.readouterr().out
+    assert "| g-d id | 2 | 10.00 ± 0.00 / 50.00 ± 0.00 / 90.00 ± 0.00 |" in text
+    assert "| g-d lr | 1 | 11.00 / 50.00 / 90.00 |" in text
+
+
+def test_weights_of_one_name_and_other_content_are_kept_apart(tmp_path, capsys):
+    runs = []
+    for seed, fpr95 in ((0, 0.0), (1, 100.0)):
+        file = tmp_path / str(seed) / "classifier.safetensors"
+        runs.append(write_run(file.parent, seed=seed, fpr95=fpr95, epochs=1))
+        file.write_bytes(bytes([seed]))
+        config = resolve(QuantOD(weights=file, seed=seed), accelerator=False)
+        results = json.loads((file.parent / "results.json").read_text())
+        public = json.loads(json.dumps(outcome.public(identity(config), config)))
+        (file.parent / "results.json").write_text(json.dumps(results | {"config": public}))
+    assert main(runs) == 0
+    text = capsys.readouterr().out
+    assert "70.71" not in text
+    assert text.count("weights classifier.safetensors ") == 4  # two lines in each table
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "finish the run first"), ("{half", "is damaged")])

@@ -73,6 +73,10 @@ def test_a_run_leaves_its_results_report_weights_and_log(small):
     log = read_jsonl(small / "metrics.jsonl")
     assert [row["epoch"] for row in log if row["stage"] == "segmentor"] == [1, 2, 3, 4, 5, 6]
     assert str(small.parent) not in json.dumps(results)
+    detector = json.loads((small / "detector" / "detector.json").read_text())
+    assert (detector["image_height"], detector["score"]["name"]) == (28, "lr")
+    assert detector["calibration"]["interval"][0] <= detector["calibration"]["interval"][1]
+    assert {"inlier_content", "objects_content", "evaluation_content"} <= set(results["config"])
     for name in (storage.SEGMENTOR, storage.ESTIMATOR):
         assert (small / name).stat().st_size > 0
 
@@ -360,13 +364,29 @@ def test_objects_of_ones_own_count_by_path_and_content(tmp_path):
     folder = cutouts(tmp_path / "a", 12) / "cutouts"
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     one, other = (settings(objects=str(tmp_path / name / "cutouts")) for name in "ab")
-    before = identity(one)
-    assert before["objects"] == str(folder)
-    assert before["objects_content"] == identity(other)["objects_content"]
-    assert before != identity(other)
-    assert outcome.public(before, one)["objects"] == "cutouts"
-    file = folder / "n1_thing.png"
-    file.write_bytes(file.read_bytes() + b" ")
-    assert identity(one) != before
-    with pytest.raises(FileNotFoundError, match="no known set of objects and no folder"):
-        identity(settings(objects="missing"))
+    assert identity(one)["objects"] == str(folder)
+    assert identity(one) != identity(other)
+    assert open_sets(one).content == open_sets(other).content
+    assert outcome.public(identity(one), one)["objects"] == "cutouts"
+
+
+# what a run reads, and a file in which one byte is turned
+READ = {
+    "inlier_content": ("CamVid/train/1.png", "CamVid/trainannot/1.png", "CamVid/test/1.png", "CamVid/testannot/1.png"),
+    "objects_content": ("cutouts/n0_thing.png", "cutouts/n2_thing.png"),
+}
+
+
+@pytest.mark.parametrize(("key", "file"), [(key, file) for key, files in READ.items() for file in files])
+def test_every_file_that_a_run_reads_counts_by_content(tmp_path, key, file):
+    data = cutouts(camvid(tmp_path / "data"), 12)
+    options = {"inlier": "camvid", "objects": "cutouts", "evaluate": ("camvid_mix",), "backbone": "vit_tiny_scratch"}
+    config = settings(**options, data_dir=data)
+    before = open_sets(config).content
+    turned = bytearray((data / file).read_bytes())
+    turned[-20] ^= 1
+    (data / file).write_bytes(turned)
+    after = open_sets(config).content
+    assert {name for name in before if before[name] != after[name]} == {key}
+    (data / "CamVid" / "val" / "0.png").write_bytes(b"not read")
+    assert open_sets(config).content == after

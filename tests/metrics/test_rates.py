@@ -123,11 +123,40 @@ def test_calibration_records_what_it_promises_and_keeps(rng):
     own = metrics.calibrate(held_out, source="held-out training images")
     assert own.source == "held-out training images"
     assert (own.n, own.promised_tpr) == (1001, 0.95)
-    assert own.threshold == metrics.threshold_at_tpr(held_out)
-    assert 0.95 <= own.achieved_tpr < 0.952
+    assert own.threshold == np.sort(held_out)[951]  # the 952nd: 0.95 * 1002 = 951.9
+    assert own.achieved_tpr == 952 / 1001
     judged = metrics.calibrate(held_out, source="half of the test inliers", tpr=0.9, check_scores=other)
-    assert judged.achieved_tpr == np.mean(other <= metrics.threshold_at_tpr(held_out, 0.9))
+    assert judged.achieved_tpr == np.mean(other <= np.sort(held_out)[901])  # 0.9 * 1002 = 901.8
     assert judged.n == 1001
+
+
+@pytest.mark.parametrize(
+    ("n", "tpr", "rank", "promised"),
+    [(19, 0.95, 19, 0.95), (20, 0.95, 20, 0.95), (39, 0.95, 38, 0.95), (99, 0.07, 7, 0.07), (18, 0.95, 18, 18 / 19),
+     (1, 0.5, 1, 0.5), (9, 1.0, 9, 0.9)],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*held-out inliers promise")
+def test_the_conformal_rank_by_hand(n, tpr, rank, promised):
+    record = metrics.calibrate(np.arange(1.0, n + 1)[::-1], source="", tpr=tpr)
+    assert (record.threshold, record.promised_tpr) == (rank, promised)
+
+
+def test_the_interval_by_hand_and_what_is_promised_is_kept(rng):
+    """The share under the largest of 20 is Beta(20, 1): its quantiles are p ** (1 / 20), its mean 20 / 21."""
+    record = metrics.calibrate(rng.normal(size=20), source="")
+    np.testing.assert_allclose(record.interval, [0.025 ** (1 / 20), 0.975 ** (1 / 20)], rtol=1e-9)
+    assert record.promised_tpr == 0.95  # 0.83 to 0.999
+    draws = rng.uniform(size=(2000, 39))  # a uniform score is the share under it
+    kept = np.array([metrics.calibrate(row, source="").threshold for row in draws])
+    assert abs(np.mean(kept) - 0.95) < 0.003
+    low, high = metrics.calibrate(draws[0], source="").interval
+    assert abs(np.mean((kept >= low) & (kept <= high)) - 0.95) < 0.02
+
+
+def test_fewer_than_can_promise_say_so():
+    assert [metrics.inliers_needed(tpr) for tpr in (0.5, 0.9, 0.95, 0.99)] == [1, 9, 19, 99]
+    with pytest.warns(UserWarning, match=r"^18 held-out inliers promise 94\.7 %: 95 % needs 19$"):
+        metrics.calibrate(np.arange(18.0), source="")
 
 
 def test_accuracy_by_hand():

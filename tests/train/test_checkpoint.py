@@ -84,6 +84,25 @@ def test_a_damaged_file_is_an_error_with_a_way_out(tmp_path, name):
         checkpoint.restore(tmp_path, state_of())
 
 
+def test_a_flipped_bit_in_the_arrays_is_seen(tmp_path):
+    """Random bytes are stored as they are: nothing but the digest tells one from another."""
+    noise = np.random.default_rng(0).integers(0, 2**32, 1000, np.uint32)
+    state = TrainState({"w": jnp.asarray(noise)}, (), (), jnp.int32(0))
+    checkpoint.save(tmp_path, state, 1, jax.random.key(0))
+    [(file, content)] = [
+        (file, file.read_bytes())
+        for file in (tmp_path / "1" / "state").rglob("*")
+        if file.is_file() and noise[:16].tobytes() in file.read_bytes()
+    ]
+    spoilt = bytearray(content)
+    spoilt[content.index(noise[:16].tobytes()) + 9] ^= 1
+    file.write_bytes(spoilt)
+    with pytest.raises(
+        ValueError, match=r"1 is damaged \(its arrays are not those that were saved\); delete the folder"
+    ):
+        checkpoint.restore(tmp_path, state)
+
+
 def test_another_model_or_optimiser_is_named(tmp_path):
     checkpoint.save(tmp_path, state_of(3), 1, jax.random.key(0))
     with pytest.raises(
