@@ -103,7 +103,7 @@ def _of_all_hosts(devices: Sequence[Any]) -> list[Any]:
 
 def on_its_device(
     fn: Callable[..., PyTree], *, donate_argnums: Sequence[int] = (), static_argnums: Sequence[int] = ()
-) -> Callable[..., PyTree]:
+) -> Any:
     """Compile fn(*args) for whichever one device its arguments lie on.
 
     The buffers of donate_argnums are given up to the results; for static_argnums, which are hashable, fn is compiled

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from quantjax.parallel import on_its_device
+
 CORE = 3e9  # floating-point operations a second that the training of a small residual network gets out of a core
 TRAINING = 3  # a step's operations over those of its forward pass
 
@@ -18,5 +20,5 @@ def training_seconds(model: Any, image_size: int, images: int, epochs: int, core
     """
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    counted: Any = jax.jit(model.apply).lower(variables, image).cost_analysis()
+    counted: Any = on_its_device(model.apply).lower(variables, image).cost_analysis()
     return TRAINING * float(counted["flops"]) * images * epochs / (CORE * cores)
