@@ -9,6 +9,7 @@ to [D, K].
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,14 +20,15 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference
-from quantjax.convert.files import read_state_dict
+from quantjax.convert.files import Say, of_file, read_state_dict
 from quantjax.convert.probes import is_probe, to_probe_variables
+from quantjax.convert.wrappings import unwrap
 from quantjax.extractors import BACKBONES, PROBES
 from quantjax.trees import flatten, unflatten
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 CONVOLUTIONAL = [name for name in BACKBONES if name not in PROBES]
-HEADS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
+LAST_LAYERS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
 
 # our module -> the foreign one; the first pattern that matches a whole module path is used
 WIDE = {
@@ -51,12 +53,16 @@ RESIDUAL = {
 }
 
 
-def load_classifier(path: str | Path, backbone: str, num_classes: int) -> dict[str, Any]:
+def load_classifier(
+    path: str | Path, backbone: str, num_classes: int, key: str | None = None, say: Say = warnings.warn
+) -> dict[str, Any]:
     """Read a weight file, foreign or of `files.write_safetensors` -> variables of float32 arrays.
 
-    Raises as `files.read_state_dict` and `to_variables`.
+    `key` and `say` are those of `files.read_state_dict`. Raises as that and `to_variables`, and names the file.
     """
-    return to_variables(read_state_dict(path), backbone, num_classes)
+    arrays = read_state_dict(path, key, say)
+    with of_file(path):
+        return to_variables(arrays, backbone, num_classes)
 
 
 def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classes: int) -> dict[str, Any]:
@@ -133,20 +139,18 @@ def _to_flax(array: np.ndarray, own: bool) -> np.ndarray:
 
 
 def _common_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drop "module." and the batch counters; settle on one of the names in use for shortcuts and heads."""
+    """Settle on one of the names in use for shortcuts and heads, without what stands before the names."""
     common = {}
-    for name, array in state_dict.items():
-        name = name.removeprefix("module.")
+    for name, array in unwrap(state_dict).arrays.items():
         if name.startswith("layer"):
             name = name.replace(".downsample.", ".shortcut.")
-        if not name.endswith("num_batches_tracked"):
-            common[name] = array
+        common[name] = array
     wide = any(name.startswith("block") for name in common)
     return common if wide else {re.sub(r"^fc\.", "linear.", name): array for name, array in common.items()}
 
 
 def _class_count(arrays: Mapping[str, np.ndarray]) -> int | None:
-    for name in HEADS:
+    for name in LAST_LAYERS:
         if name in arrays and np.ndim(arrays[name]) == 2:
             return np.shape(arrays[name])[-1 if "/" in name else 0]
     return None

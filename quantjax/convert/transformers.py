@@ -8,6 +8,7 @@ others starts as scale one and bias zero.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,8 +19,10 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference, some
+from quantjax.convert.files import Say, of_file
 from quantjax.convert.hub import read_weights
 from quantjax.convert.transformer_names import CLASSIFIER_NORM, Family, find_family, our_name, own_part
+from quantjax.convert.wrappings import unwrap
 from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer
 from quantjax.trees import flatten, unflatten
 
@@ -27,14 +30,18 @@ SWIN_TABLE = "params/stage_0_block_0/attention/positions"
 LEAVES = {"weight": "scale", "bias": "bias"}
 
 
-def read_backbone(spec: str | Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_backbone(
+    spec: str | Path, name: str, key: str | None = None, say: Say = warnings.warn
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a weight file, or "hf:<owner>/<repository>" of the Hugging Face hub -> (variables, overrides).
 
     `FEATURE_BACKBONES[name].build(**overrides)` is the module that the variables {"params": ...} fit: overrides hold
-    the grid of the position embeddings and how their source resizes them, or Swin's window. Raises as
-    `hub.read_weights` and `to_backbone_variables`.
+    the grid of the position embeddings and how their source resizes them, or Swin's window. `key` and `say` are
+    those of `files.read_state_dict`. Raises as `hub.read_weights` and `to_backbone_variables`, and names the file.
     """
-    return _convert(read_weights(spec), name)
+    arrays = read_weights(spec, key, say)
+    with of_file(spec):
+        return _convert(arrays, name)
 
 
 def to_backbone_variables(state_dict: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -69,6 +76,7 @@ def _our_arrays(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
     """All arrays under our paths, in our layouts; those that have no path of ours keep their names."""
     if any(name.startswith("params/") for name in state_dict):
         return {name: np.asarray(array) for name, array in state_dict.items()}, None
+    state_dict = unwrap(state_dict).arrays
     family = find_family(list(state_dict))
     if family is None:
         raise ValueError(
