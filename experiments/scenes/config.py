@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import tyro
 
+from experiments import preprocessing
 from experiments import settings as shared
+from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -68,6 +70,16 @@ class UEM:
     the decoder in stage 1, then frozen like the others."""
     backbone_weights: str | None = None
     """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
+    weights_key: str | None = None
+    """Which network of --backbone-weights, where a checkpoint holds several: teacher, teacher.backbone, say. Default:
+    averaged weights before plain ones, teachers before students; what was chosen is printed."""
+    mean: Triple | None = None
+    """What the publisher of the weights subtracts from the channels, in the order the network sees them; numbers above
+    1, here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: the backbone's."""
+    deviation: Triple | None = None
+    """What the channels are divided by then; goes with --mean."""
+    channel_order: ChannelOrder | None = None
+    """Order in which the backbone sees colours. Default: rgb."""
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
     steps: int | None = None
@@ -251,6 +263,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--stride must lie between 1 and the window {settings.window}, got {settings.stride}")
     _check_sets(settings)
     _check_weights(settings)
+    preprocessing.check(settings)
     shared.check_seed_and_run(settings)
 
 
@@ -271,6 +284,8 @@ def _check_weights(settings: Settings) -> None:
     given = settings.backbone_weights is not None
     if given and settings.backbone in SCRATCH:
         raise ValueError(f"--backbone-weights: {settings.backbone} is trained here and takes none; choose another one")
+    if settings.weights_key is not None and not given:
+        raise ValueError(f"--weights-key {settings.weights_key} chooses within --backbone-weights: give these, too")
     if not given and settings.backbone not in SCRATCH and settings.segmentor is None:
         raise ValueError(
             f"--backbone-weights must name the weights of {settings.backbone}: a file or hf:<owner>/<repository> "

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.preprocessing import of_flags
 from experiments.scenes.config import Settings
 from quantjax import trees
 from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
-from quantjax.types import PyTree
+from quantjax.extractors import FEATURE_BACKBONES
+from quantjax.types import Preprocessing, PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
 ABOUT = "about"  # key of the files' metadata
+PREPROCESSING = "preprocessing"  # key of what they are about; files of earlier versions do not say it
 # settings that a stored segmentor must share with the run that takes it over
 SHARED = ("inlier", "backbone", "channels", "components", "preset")
 
@@ -26,13 +30,25 @@ def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
         return None, {}
     from quantjax.convert.transformers import read_backbone
 
-    return read_backbone(config.backbone_weights, config.backbone)
+    say = partial(print, flush=True)
+    return read_backbone(config.backbone_weights, config.backbone, config.weights_key, say)
 
 
-def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
+def read_preprocessing(config: Settings) -> Preprocessing:
+    """What the flags say of the backbone's images; else what --segmentor was trained with, else the backbone's own."""
+    stored = {} if config.segmentor is None else read_about(config.segmentor).get(PREPROCESSING, {})
+    own = FEATURE_BACKBONES[config.backbone].preprocessing
+    known = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return of_flags(config, Preprocessing(**(own._asdict() | known)))
+
+
+def about_segmentor(
+    config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any], preprocessing: Preprocessing
+) -> dict[str, Any]:
     """What a stored segmentor is of."""
     shared = {name: getattr(config, name) for name in SHARED}
     about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+    about[PREPROCESSING] = preprocessing._asdict()
     return dict(json.loads(json.dumps(about)))  # as it comes back from the file
 
 
@@ -60,7 +76,7 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
 
     Raises ValueError when the file is damaged, of other settings than `about`, or its arrays do not fit.
     """
-    stored = read_about(file)
+    stored = {PREPROCESSING: (about or {}).get(PREPROCESSING), **read_about(file)}
     for key, wanted in (about or {}).items():
         if stored.get(key) != wanted:
             raise ValueError(

@@ -8,19 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.convert.files import Say, read_state_dict
+from quantjax.convert import files
+from quantjax.convert.files import Checkpoint, Say
 
 HUB = "hf:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(spec: str | Path, key: str | None = None, say: Say = warnings.warn) -> dict[str, np.ndarray]:
-    """Read a state dict from a weight file, or from "hf:<owner>/<repository>" by way of the hub's cache.
+    """The arrays of `read_checkpoint`; what it chose between several networks goes to `say`. Raises as it does."""
+    found = read_checkpoint(spec, key)
+    if found.note:
+        say(found.note)
+    return found.arrays
 
-    `key` and `say` are those of `files.read_state_dict`. Raises as that, and ValueError for a TorchScript archive, as
-    which OpenAI publishes CLIP: it is a program, and no program is read here. For the hub ImportError when huggingface_hub is missing,
-    ConnectionError when offline without a copy in the cache, FileNotFoundError when the repository or its weights do
-    not exist.
+
+def read_checkpoint(spec: str | Path, key: str | None = None) -> Checkpoint:
+    """Read one network from a weight file, or from "hf:<owner>/<repository>" by way of the hub's cache.
+
+    `key` is that of `files.read_checkpoint`. Raises as that, and ValueError for a TorchScript archive, as
+    which OpenAI publishes CLIP: it is a program, and no program is read here. For the hub ImportError when
+    huggingface_hub is missing, ConnectionError when offline without a copy in the cache, FileNotFoundError when the
+    repository or its weights do not exist.
     """
     path = path_of(spec)
     if _is_torchscript(path):
@@ -29,7 +38,7 @@ def read_weights(spec: str | Path, key: str | None = None, say: Say = warnings.w
             "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt') and give that file, or take the same weights "
             "from the hub, e.g. hf:openai/clip-vit-base-patch16"
         )
-    return read_state_dict(path, key, say)
+    return files.read_checkpoint(path, key)
 
 
 def path_of(spec: str | Path) -> Path:
