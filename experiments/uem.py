@@ -55,7 +55,7 @@ def run(flags: UEM) -> int:
     print(outcome.sizes(sets), flush=True)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:
-        overrides = storage.read_overrides(config.segmentor)
+        overrides = storage.read_overrides(config.segmentor) | storage.chosen_overrides(config)
     preprocessing = storage.read_preprocessing(config)
     network = networks.segmentor(config, len(sets.class_names), overrides, preprocessing)
     estimator = networks.estimator(config)

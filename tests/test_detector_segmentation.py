@@ -251,3 +251,13 @@ def test_a_detector_that_does_not_hold_together_is_refused(tmp_path, fitted, cha
 def test_what_is_no_detector_is_named(tmp_path):
     with pytest.raises(TypeError, match="SceneDetector; got dict"):
         detector.save({}, tmp_path / "d")
+
+
+def test_how_the_windows_of_swin_move_is_stored():
+    """Versions that did not write it always moved them."""
+    from quantjax.detector.scene_content import with_shift
+
+    assert with_shift("swin_b", {"window": 7}) == {"window": 7, "shift": "larger_maps"}
+    assert with_shift("swin_b", {"window": 7}, "always") == {"window": 7, "shift": "always"}
+    assert with_shift("swin_b", {"shift": "larger_maps"}, "always") == {"shift": "larger_maps"}
+    assert with_shift(BACKBONE, {"grid": (2, 2)}, "always") == {"grid": (2, 2)}

@@ -21,9 +21,11 @@ from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax.classification import fit_classifier
 from quantjax.convert.classifiers import to_variables
+from quantjax.convert.compare import heads, some
 from quantjax.convert.files import of_file, read_metadata, read_safetensors, write_safetensors
 from quantjax.convert.hub import read_checkpoint as read_published
 from quantjax.convert.probes import to_probe_variables
+from quantjax.convert.transformers import assumption
 from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.types import Preprocessing, PyTree
 
@@ -59,11 +61,20 @@ def read_weights(config: Settings, num_classes: int) -> Trained | None:
     with of_file(config.weights):
         if is_probe(config.backbone):
             variables, finished = to_probe_variables(found.arrays, config.backbone, num_classes, config.image_size)
+            _say_of_transformer(config.backbone, [] if finished else heads(found.arrays))
         else:
             variables, finished = to_variables(found.arrays, config.backbone, num_classes), True
     recorded = _recorded_preprocessing(config.weights, found.key) or BACKBONES[config.backbone].preprocessing
     preprocessing = of_flags(config, PREPROCESSINGS.get(config.preprocessing or "", recorded))
     return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
+
+
+def _say_of_transformer(backbone: str, left: list[str]) -> None:
+    """What the weights do not say, and the last layer of another classifier, in whose place a probe is trained."""
+    if assumed := assumption(backbone):
+        print(assumed, flush=True)
+    if left:
+        print(f"the head of --weights ({some(left)}) is extra and not used: stage 1 trains a probe", flush=True)
 
 
 def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:

@@ -34,6 +34,8 @@ BackboneName = Literal[
     "dinov2_vitl14_reg",
     "clip_vitb16",
     "clip_vitl14",
+    "clip_vitb16_gelu",
+    "clip_vitl14_gelu",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]

@@ -27,6 +27,8 @@ BackboneName = Literal[
     "dinov2_vitl14_reg",
     "clip_vitb16",
     "clip_vitl14",
+    "clip_vitb16_gelu",
+    "clip_vitl14_gelu",
     "swin_b",
     "vit_small_scratch",
     "vit_tiny_scratch",
@@ -80,6 +82,9 @@ class UEM:
     """What the channels are divided by then; goes with --mean."""
     channel_order: ChannelOrder | None = None
     """Order in which the backbone sees colours. Default: rgb."""
+    swin_shift: Literal["larger_maps", "always"] | None = None
+    """Whether swin_b moves its windows on maps of one window, too: always, as segmentors do, or on larger maps alone,
+    as classifiers do. Default: as the source of the weights does."""
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
     steps: int | None = None
@@ -284,6 +289,8 @@ def _check_weights(settings: Settings) -> None:
     given = settings.backbone_weights is not None
     if given and settings.backbone in SCRATCH:
         raise ValueError(f"--backbone-weights: {settings.backbone} is trained here and takes none; choose another one")
+    if settings.swin_shift is not None and settings.backbone != "swin_b":
+        raise ValueError(f"--swin-shift is of swin_b, got --backbone {settings.backbone}; leave it out")
     if settings.weights_key is not None and not given:
         raise ValueError(f"--weights-key {settings.weights_key} chooses within --backbone-weights: give these, too")
     if not given and settings.backbone not in SCRATCH and settings.segmentor is None:

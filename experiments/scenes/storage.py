@@ -14,6 +14,7 @@ from experiments.preprocessing import of_flags
 from experiments.scenes.config import Settings
 from quantjax import trees
 from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
+from quantjax.detector.scene_content import with_shift
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.types import Preprocessing, PyTree
 
@@ -27,11 +28,20 @@ SHARED = ("inlier", "backbone", "channels", "components", "preset")
 def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
     """(variables of the backbone or None, attributes that its file decides); raises as convert.read_backbone."""
     if config.backbone_weights is None:
-        return None, {}
-    from quantjax.convert.transformers import read_backbone
+        return None, chosen_overrides(config)
+    from quantjax.convert.transformers import assumption, read_backbone
 
     say = partial(print, flush=True)
-    return read_backbone(config.backbone_weights, config.backbone, config.weights_key, say)
+    variables, overrides = read_backbone(config.backbone_weights, config.backbone, config.weights_key, say)
+    overrides |= chosen_overrides(config)
+    if assumed := assumption(config.backbone, overrides):
+        say(assumed)
+    return variables, overrides
+
+
+def chosen_overrides(config: Settings) -> dict[str, Any]:
+    """The attributes of the backbone that flags decide, whatever its file says."""
+    return {} if config.swin_shift is None else {"shift": config.swin_shift}
 
 
 def read_preprocessing(config: Settings) -> Preprocessing:
@@ -46,7 +56,7 @@ def about_segmentor(
     config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any], preprocessing: Preprocessing
 ) -> dict[str, Any]:
     """What a stored segmentor is of."""
-    shared = {name: getattr(config, name) for name in SHARED}
+    shared, overrides = {name: getattr(config, name) for name in SHARED}, with_shift(config.backbone, overrides)
     about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
     about[PREPROCESSING] = preprocessing._asdict()
     return dict(json.loads(json.dumps(about)))  # as it comes back from the file
@@ -68,7 +78,10 @@ def read_about(file: Path) -> dict[str, Any]:
     stored = read_metadata(file).get(ABOUT)
     if stored is None:
         raise ValueError(f"{file} says not what it is of: give the segmentor.safetensors of a finished run")
-    return dict(json.loads(stored))
+    about = dict(json.loads(stored))
+    if "overrides" in about:
+        about["overrides"] = with_shift(about["backbone"], about["overrides"], "always")
+    return about
 
 
 def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> PyTree:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_choice
-from quantjax.convert.compare import check_finite_weights, difference
+from quantjax.convert.compare import check_finite_weights, difference, heads
 from quantjax.convert.files import Say, of_file, read_state_dict
 from quantjax.convert.probes import is_probe, to_probe_variables
 from quantjax.convert.wrappings import unwrap
@@ -84,7 +84,7 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
     wanted = _template(backbone, classes or num_classes, own)
     problem = _difference(arrays, wanted)
     if problem:
-        raise ValueError(f"these are not weights of {backbone}: {_suspect(state_dict)}{problem}")
+        raise ValueError(f"these are not weights of {backbone}: {_suspect(state_dict, backbone)}{problem}")
     if classes != num_classes:
         raise ValueError(
             f"the weights are for {classes} classes, but num_classes is {num_classes}; "
@@ -160,10 +160,25 @@ def _difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str
     return difference(arrays, {name: shape for name, (_, shape) in wanted.items()})
 
 
-def _suspect(state_dict: Mapping[str, np.ndarray]) -> str:
-    """A sentence that names the backbone these weights fit, "" when there is none."""
-    found = identify(state_dict)
-    if found:
+def _body_of(state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    """The networks whose arrays these are but for the last layer."""
+    own = any(name.startswith("params/") for name in state_dict)
+    arrays = dict(state_dict) if own else _common_names(state_dict)
+    shapes = {name: _template(name, 1, own) for name in CONVOLUTIONAL}
+    return [name for name, wanted in shapes.items() if not _difference(_headless(arrays), _headless(wanted))]
+
+
+def _headless(named: Mapping[str, Any]) -> dict[str, Any]:
+    last = set(heads(named))
+    return {name: value for name, value in named.items() if name not in last}
+
+
+def _suspect(state_dict: Mapping[str, np.ndarray], backbone: str) -> str:
+    """A sentence that names the backbone these weights fit, "" when there is none or they differ in the head alone."""
+    body = _body_of(state_dict)
+    if backbone in body:
+        return ""
+    for found in body:
         return f"they are weights of {found}, so choose that backbone; "
     if is_probe(state_dict):
         return f"they are a linear probe on a transformer, one of {', '.join(PROBES)}; "

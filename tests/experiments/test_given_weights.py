@@ -1,6 +1,7 @@
 """What flags say about given weights: which network of the file, how its images were prepared, how classes count."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from experiments.scenes import storage
 from quantjax import detector
 from quantjax.convert.classifiers import to_foreign
 from quantjax.convert.files import write_safetensors
+from quantjax.convert.transformers import assumption
 from quantjax.data.class_order import by_number
 from quantjax.extractors import BACKBONES, ENERGY_OOD, FEATURE_BACKBONES, IMAGENET, NONE
 from quantjax.trees import flatten
@@ -73,7 +75,7 @@ def test_what_does_not_fit_names_the_file(two_networks):
         ([], ENERGY_OOD),
         (["--preprocessing", "imagenet"], IMAGENET),
         (["--mean", "0.5", "0.4", "0.3", "--deviation", "0.2", "0.2", "1"], ((0.5, 0.4, 0.3), (0.2, 0.2, 1.0), "rgb")),
-        (["--mean", "128", "0", "255", "--deviation", "1", "1", "51"], ((128 / 255, 0, 1), (1 / 255, 1 / 255, 0.2), "rgb")),
+        (["--mean", "51", "0", "255", "--deviation", "1", "1", "51"], ((0.2, 0, 1), (1 / 255, 1 / 255, 0.2), "rgb")),
         (CAFFE, (IMAGENET.mean[::-1], IMAGENET.std[::-1], "bgr")),
         (["--preprocessing", "none", "--channel-order", "bgr"], NONE._replace(order="bgr")),
     ],
@@ -123,10 +125,11 @@ def test_preprocessing_of_scenes_is_the_flags_else_the_segmentor_s(tmp_path):
     storage.save(tmp_path / "segmentor.safetensors", {"bias": np.ones(2, np.float32)}, about)
     taken = dataclasses.replace(of_scenes(), segmentor=tmp_path / "segmentor.safetensors")
     assert storage.read_preprocessing(taken) == caffe
-    assert storage.load(tmp_path / "segmentor.safetensors", {"bias": np.ones(2, np.float32)}, about)["bias"].sum() == 2
+    template = {"bias": np.ones(2, np.float32)}
+    assert storage.load(tmp_path / "segmentor.safetensors", template, about)["bias"].sum() == 2
+    wanted = storage.about_segmentor(of_scenes(), ("road", "sky"), {}, own)
     with pytest.raises(ValueError, match="is of another segmentor: preprocessing is"):
-        wanted = storage.about_segmentor(of_scenes(), ("road", "sky"), {}, own)
-        storage.load(tmp_path / "segmentor.safetensors", {"bias": np.ones(2, np.float32)}, wanted)
+        storage.load(tmp_path / "segmentor.safetensors", template, wanted)
 
 
 def test_flags_that_belong_together():
@@ -160,3 +163,31 @@ def test_class_folders_count_as_text_or_as_numbers(tmp_path, order, names):
     assert sets.class_names == names
     for images, labels in ((sets.train_images, sets.train_labels), (sets.test_images, sets.test_labels)):
         assert [names[k] for k in labels] == [("1", "2", "10")[pixel] for pixel in images[:, 0, 0, 0]]
+
+
+def test_the_rule_of_swin_s_shifts_is_a_setting_and_stored(tmp_path):
+    swin = ("--backbone", "swin_b")
+    assert storage.chosen_overrides(of_scenes(*swin, "--swin-shift", "always")) == {"shift": "always"}
+    assert storage.chosen_overrides(of_scenes(*swin)) == {}
+    with pytest.raises(ValueError, match="--swin-shift is of swin_b, got --backbone dinov2_vits14"):
+        of_scenes("--swin-shift", "always")
+    template = {"bias": np.ones(2, np.float32)}
+    about = storage.about_segmentor(of_scenes(*swin), ("road",), {"window": 7}, IMAGENET)
+    assert about["overrides"] == {"shift": "larger_maps", "window": 7}
+    storage.save(tmp_path / "a.safetensors", template, about)
+    assert storage.read_overrides(tmp_path / "a.safetensors") == {"shift": "larger_maps", "window": 7}
+    storage.save(tmp_path / "old.safetensors", template, about | {"overrides": {"window": 7}})
+    assert storage.read_overrides(tmp_path / "old.safetensors") == {"shift": "always", "window": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clip_vitb16", "QuickGELU, as in OpenAI's weights; for weights trained with GELU name clip_vitb16_gelu"),
+        ("clip_vitb16_gelu", "GELU, as in most of OpenCLIP's weights; for .* QuickGELU name clip_vitb16$"),
+        ("swin_b", "swin_b: windows stay on maps of one window, shift larger_maps"),
+        ("dinov2_vits14", "^$"),
+    ],
+)
+def test_what_weights_do_not_say_is_noted(name, said):
+    assert re.search(said, assumption(name))
