@@ -99,12 +99,15 @@ def test_a_head_that_is_missing_or_one_too_many_is_called_that(weights, backbone
     with pytest.raises(ValueError, match=rf"of {backbone}: the head is missing \({head}\.bias, {head}\.weight\): give"):
         to_variables(headless, backbone, 10)
     with pytest.raises(
-        ValueError, match=rf"of {backbone}: there is an extra head \(head\.weight, classifier\.0\.bias\)$"
+        ValueError, match=rf"not weights of resnet56: they are weights of {backbone}, so choose .*the head"
     ):
-        to_variables(state | {"head.weight": np.zeros((3, 64)), "classifier.0.bias": np.zeros(3)}, backbone, 10)
+        to_variables(headless, "resnet56", 10)
+    extra = {"head.weight": np.zeros((3, 64)), "classifier.0.bias": np.zeros(3)}
+    with pytest.raises(ValueError, match=rf"{backbone}: there is an extra head \(head\.weight, classifier\.0\.bias\)$"):
+        to_variables(state | extra, backbone, 10)
+    own = flatten(to_variables(state, backbone, 10)) | {"params/classifier/bias": np.zeros(3)}
     with pytest.raises(ValueError, match=r"not weights of .*: there is an extra head \(params/classifier/bias\)$"):
-        own = flatten(to_variables(state, backbone, 10))
-        to_variables(own | {"params/classifier/bias": np.zeros(3)}, backbone, 10)
+        to_variables(own, backbone, 10)
 
 
 def test_class_count_nan_and_unknown_backbone(weights):
