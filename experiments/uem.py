@@ -56,8 +56,9 @@ def run(flags: UEM) -> int:
     print(outcome.sizes(sets), flush=True)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:
-        overrides = storage.read_overrides(config.segmentor)
-    network = networks.segmentor(config, len(sets.class_names), overrides)
+        overrides = storage.read_overrides(config.segmentor) | storage.chosen_overrides(config)
+    preprocessing = storage.read_preprocessing(config)
+    network = networks.segmentor(config, len(sets.class_names), overrides, preprocessing)
     estimator = networks.estimator(config)
     key = jax.random.key(config.seed)
     keys = [jax.random.fold_in(key, i) for i in range(4)]
@@ -65,7 +66,7 @@ def run(flags: UEM) -> int:
     start_weights = partial(segmentation.init_segmentor, network)
     begin = partial(jax.eval_shape, start_weights) if config.segmentor else jax.jit(start_weights)
     variables = begin(keys[0], blank, pretrained)
-    about = storage.about_segmentor(config, sets.class_names, overrides)
+    about = storage.about_segmentor(config, sets.class_names, overrides, preprocessing)
     given = None
     if config.segmentor is not None:
         given = storage.load(config.segmentor, stages.final(config, variables), about)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import export
@@ -75,9 +75,11 @@ class Preprocessing(NamedTuple):
     """Per-channel standardisation of images in [0, 1]; it belongs to the weights."""
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """[3], of red, green, blue."""
+    """[3], of the channels in the order that the network sees."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """[3], positive."""
+    """[3], positive, in the same order."""
+    order: Literal["rgb", "bgr"] = "rgb"
+    """What the network sees; images themselves are red, green, blue always."""
 
 
 class Batch(NamedTuple):

@@ -291,3 +291,13 @@ def test_msp_of_an_older_detector_stays_the_probability_its_threshold_was_set_on
     assert content["score"].pop("form") == "log_odds"
     file.write_text(json.dumps(content))
     assert detector.load(tmp_path / "new").score == "msp_probability"
+
+
+def test_how_the_windows_of_swin_move_is_stored():
+    """Versions that did not write it always moved them."""
+    from quantjax.detector.scene_content import with_shift
+
+    assert with_shift("swin_b", {"window": 7}) == {"window": 7, "shift": "larger_maps"}
+    assert with_shift("swin_b", {"window": 7}, "always") == {"window": 7, "shift": "always"}
+    assert with_shift("swin_b", {"shift": "larger_maps"}, "always") == {"shift": "larger_maps"}
+    assert with_shift(BACKBONE, {"grid": (2, 2)}, "always") == {"grid": (2, 2)}

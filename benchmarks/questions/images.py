@@ -42,7 +42,7 @@ class Torch:
         return self.peer.Half(self.network, True, torch_device())
 
     def images(self, pixels: np.ndarray, preprocessing: Any) -> Callable[[], Any]:
-        return self.peer.standardised(pixels, *preprocessing, torch_device())
+        return self.peer.standardised(pixels, *preprocessing[:2], torch_device())
 
     def network_program(self, pixels: np.ndarray, preprocessing: Any, wanted: Any) -> Program:
         """Logits and features, whose agreement with ours goes into the row."""
@@ -81,7 +81,7 @@ class Torch:
 
         sizes, device = self.sizes, torch_device()
         rows = ArraySource(networks.images(sizes.loop_images, sizes.image))
-        images = quantod_torch.Images(rows, partial(fit, size=sizes.image), *preprocessing)
+        images = quantod_torch.Images(rows, partial(fit, size=sizes.image), *preprocessing[:2])
         batches = quantod_torch.loader(images, sizes.loop_workers)
         net = self.peer.network(sizes.classifier, sizes.classes)[0].to(device)
         run = partial(quantod_torch.scores_of, net, batches, quantod_torch.msp, device)

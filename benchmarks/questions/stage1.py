@@ -62,7 +62,7 @@ def _torch(sizes: Sizes, context: Context) -> Program:
     net = images_torch.Half(images_torch.network(sizes.classifier, sizes.classes)[0], True, device)
     preprocessing = BACKBONES[sizes.classifier].preprocessing
     pixels = networks.images(sizes.train_images, sizes.image)
-    run = images_torch.Training(net, pixels, labels(sizes), *preprocessing, device)
+    run = images_torch.Training(net, pixels, labels(sizes), *preprocessing[:2], device)
     order = torch.randperm(sizes.train_images, device=device)
     batches = order[: sizes.peer_steps * sizes.batch].reshape(-1, sizes.batch)
     steps = partial(run.steps, torch_compiled(run.loss, mode), batches)

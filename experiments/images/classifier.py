@@ -20,13 +20,16 @@ from experiments.images import probe
 from experiments.images.config import QuantOD, Settings, is_probe
 from experiments.images.sets import Sets
 from experiments.images.stage_one import stage_one
+from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax import trees
 from quantjax.classification import fit_classifier, training_seconds
 from quantjax.convert.classifiers import to_variables
-from quantjax.convert.files import read_metadata, read_safetensors, read_state_dict, write_safetensors
-from quantjax.convert.hub import read_weights as read_published
+from quantjax.convert.compare import heads, some
+from quantjax.convert.files import of_file, read_metadata, read_safetensors, write_safetensors
+from quantjax.convert.hub import read_checkpoint as read_published
 from quantjax.convert.probes import to_probe_variables
+from quantjax.convert.transformers import assumption
 from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.hosts import from_first
 from quantjax.types import Preprocessing, PyTree
@@ -60,31 +63,43 @@ def read_weights(config: Settings, num_classes: int) -> Trained | None:
     if config.weights is None:
         return None
     start = time.perf_counter()
-    if is_probe(config.backbone):
-        arrays, preprocessing = read_published(config.weights), _recorded_preprocessing(config.weights)
-        variables, finished = to_probe_variables(arrays, config.backbone, num_classes, config.image_size)
-    else:
-        arrays, preprocessing = _read_file(config.weights)
-        variables, finished = to_variables(arrays, config.backbone, num_classes), True
-    preprocessing = preprocessing or BACKBONES[config.backbone].preprocessing
-    if config.preprocessing:
-        preprocessing = PREPROCESSINGS[config.preprocessing]
+    found = read_published(config.weights, config.weights_key)
+    if found.note:
+        print(found.note, flush=True)
+    with of_file(config.weights):
+        if is_probe(config.backbone):
+            variables, finished = to_probe_variables(found.arrays, config.backbone, num_classes, config.image_size)
+            _say_of_transformer(config.backbone, [] if finished else heads(found.arrays))
+        else:
+            variables, finished = to_variables(found.arrays, config.backbone, num_classes), True
+    recorded = _recorded_preprocessing(config.weights, found.key) or BACKBONES[config.backbone].preprocessing
+    preprocessing = of_flags(config, PREPROCESSINGS.get(config.preprocessing or "", recorded))
     return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
 
 
-def _read_file(path: Path) -> tuple[dict[str, np.ndarray], Preprocessing | None]:
-    """Arrays and, where the file says so, their preprocessing: ours record it, QuantOD's have none."""
-    if path.suffix == ".safetensors":
-        return read_state_dict(path), _recorded_preprocessing(path)
-    try:
-        return read_state_dict(path, QUANTOD_WRAPPER), NONE
-    except ValueError:
-        return read_state_dict(path), None
+def _say_of_transformer(backbone: str, left: list[str]) -> None:
+    """What the weights do not say, and the last layer of another classifier, in whose place a probe is trained."""
+    if assumed := assumption(backbone):
+        print(assumed, flush=True)
+    if left:
+        print(f"the head of --weights ({some(left)}) is extra and not used: stage 1 trains a probe", flush=True)
 
 
-def _recorded_preprocessing(path: Path) -> Preprocessing | None:
-    stored = read_metadata(path).get(PREPROCESSING) if path.suffix == ".safetensors" else None
-    return Preprocessing(*map(tuple, json.loads(stored))) if stored else None
+def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:
+    """What the file says about its preprocessing: ours record it, QuantOD's have none."""
+    if key.split(".")[0] == QUANTOD_WRAPPER:
+        return NONE
+    stored = read_metadata(path).get(PREPROCESSING) if path.suffix.lower() == ".safetensors" else None
+    if not stored:
+        return None
+    with of_file(path):
+        mean, std, *order = json.loads(stored)  # files of earlier versions have no order
+        return Preprocessing(tuple(mean), tuple(std), *order)
+
+
+def preprocessing_to_text(preprocessing: Preprocessing) -> str:
+    """As it stands in a weight file's metadata, under PREPROCESSING."""
+    return json.dumps(preprocessing)
 
 
 def check_time(flags: QuantOD, config: Settings, images: int) -> None:
@@ -134,14 +149,17 @@ def train_or_reread(
     else:
         variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
     if is_first():
-        write_safetensors(file, variables, {"backbone": config.backbone, PREPROCESSING: json.dumps(preprocessing)})
+        write_safetensors(
+            file, variables, {"backbone": config.backbone, PREPROCESSING: preprocessing_to_text(preprocessing)}
+        )
     return Trained(model, variables, preprocessing, time.perf_counter() - start)
 
 
 def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
     if given:
         return given.preprocessing
-    return PREPROCESSINGS[config.preprocessing or {"paper": "energy_ood", "reference": "none"}[config.preset]]
+    default = {"paper": "energy_ood", "reference": "none"}[config.preset]
+    return of_flags(config, PREPROCESSINGS[config.preprocessing or default])
 
 
 def train(

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import tyro
 
+from experiments import preprocessing
 from experiments import settings as shared
 from experiments.hosts import Hosts
+from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -33,6 +35,8 @@ BackboneName = Literal[
     "dinov2_vitl14_reg",
     "clip_vitb16",
     "clip_vitl14",
+    "clip_vitb16_gelu",
+    "clip_vitl14_gelu",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
@@ -71,6 +75,18 @@ class QuantOD:
     preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
     """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
     preset paper and none in preset reference."""
+    weights_key: str | None = None
+    """Which network of --weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone, say.
+    Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""
+    mean: Triple | None = None
+    """What the publisher of --weights subtracts from the channels, in the order the network sees them; numbers above 1,
+    here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: as --preprocessing says."""
+    deviation: Triple | None = None
+    """What the channels are divided by then; goes with --mean."""
+    channel_order: ChannelOrder | None = None
+    """Order in which the network sees colours. Default: what --weights was stored with, else rgb."""
+    class_order: Literal["text", "numbers"] = "text"
+    """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference"] = "paper"
     """Follow the paper's text, or the authors' released code where the two differ."""
     flow: Literal["glow", "realnvp", "gin", "nice"] = "glow"
@@ -245,6 +261,9 @@ def check(settings: Settings) -> None:
         )
     check_choices("--scores", settings.scores, methods.names())
     check_choices("--detector", (settings.detector,), settings.scores)
+    preprocessing.check(settings)
+    if settings.weights_key is not None and settings.weights is None:
+        raise ValueError(f"--weights-key {settings.weights_key} chooses within --weights: give that file, too")
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
     if is_probe(settings.backbone):

@@ -15,7 +15,9 @@ from experiments.progress import OpenProgress
 from quantjax import data
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
+from quantjax.data.class_order import by_number
 from quantjax.data.content import digest
+from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
@@ -89,7 +91,10 @@ def load_sets(
         start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
             images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
-        return _Loaded(images, labels, _names(source), time.perf_counter() - start)
+        names = _names(source)
+        if config.class_order == "numbers" and isinstance(source, FileSource) and names:
+            labels, names = by_number(labels, names)
+        return _Loaded(images, labels, names, time.perf_counter() - start)
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")
     class_names = _class_names(config.inlier, train)

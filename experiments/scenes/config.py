@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import tyro
 
+from experiments import preprocessing
 from experiments import settings as shared
 from experiments.hosts import Hosts
+from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -25,6 +27,8 @@ BackboneName = Literal[
     "dinov2_vitl14_reg",
     "clip_vitb16",
     "clip_vitl14",
+    "clip_vitb16_gelu",
+    "clip_vitl14_gelu",
     "swin_b",
     "vit_small_scratch",
     "vit_tiny_scratch",
@@ -69,6 +73,19 @@ class UEM:
     the decoder in stage 1, then frozen like the others."""
     backbone_weights: str | None = None
     """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
+    weights_key: str | None = None
+    """Which network of --backbone-weights, where a checkpoint holds several: teacher, teacher.backbone, say. Default:
+    averaged weights before plain ones, teachers before students; what was chosen is printed."""
+    mean: Triple | None = None
+    """What the publisher of the weights subtracts from the channels, in the order the network sees them; numbers above
+    1, here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: the backbone's."""
+    deviation: Triple | None = None
+    """What the channels are divided by then; goes with --mean."""
+    channel_order: ChannelOrder | None = None
+    """Order in which the backbone sees colours. Default: rgb."""
+    swin_shift: Literal["larger_maps", "always"] | None = None
+    """Whether swin_b moves its windows on maps of one window, too: always, as segmentors do, or on larger maps alone,
+    as classifiers do. Default: as the source of the weights does."""
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
     steps: int | None = None
@@ -256,6 +273,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--stride must lie between 1 and the window {settings.window}, got {settings.stride}")
     _check_sets(settings)
     _check_weights(settings)
+    preprocessing.check(settings)
     shared.check_seed_and_run(settings)
     shared.check_data_dir(settings)
 
@@ -277,6 +295,10 @@ def _check_weights(settings: Settings) -> None:
     given = settings.backbone_weights is not None
     if given and settings.backbone in SCRATCH:
         raise ValueError(f"--backbone-weights: {settings.backbone} is trained here and takes none; choose another one")
+    if settings.swin_shift is not None and settings.backbone != "swin_b":
+        raise ValueError(f"--swin-shift is of swin_b, got --backbone {settings.backbone}; leave it out")
+    if settings.weights_key is not None and not given:
+        raise ValueError(f"--weights-key {settings.weights_key} chooses within --backbone-weights: give these, too")
     if not given and settings.backbone not in SCRATCH and settings.segmentor is None:
         raise ValueError(
             f"--backbone-weights must name the weights of {settings.backbone}: a file or hf:<owner>/<repository> "

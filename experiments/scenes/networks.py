@@ -10,6 +10,7 @@ from experiments.scenes.config import SCRATCH, Settings
 from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor, make_estimator, make_segmentor
+from quantjax.types import Preprocessing
 
 WIDE = 512  # hidden width of projector and token branch (section 3.2); scratch backbones use their own
 ESTIMATOR_UPDATE = 3  # steps between EM updates of the estimator's mixture, 5 for the segmentor's (released code)
@@ -17,8 +18,13 @@ ESTIMATOR_UPDATE = 3  # steps between EM updates of the estimator's mixture, 5 f
 SHORT: dict[str, Any] = {"memory": 512, "momentum": 0.9, "update_every": 1, "per_component": 64}
 
 
-def segmentor(config: Settings, num_classes: int, overrides: dict[str, Any] | None = None) -> Segmentor:
-    """The inlier segmentor; overrides are what the weight file says about the backbone."""
+def segmentor(
+    config: Settings,
+    num_classes: int,
+    overrides: dict[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Segmentor:
+    """The inlier segmentor; overrides are what the weight file says about the backbone, preprocessing its images'."""
     return make_segmentor(
         config.backbone,
         num_classes,
@@ -27,6 +33,7 @@ def segmentor(config: Settings, num_classes: int, overrides: dict[str, Any] | No
         token_hidden=hidden(config),
         dtype=jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
         overrides=overrides,
+        preprocessing=preprocessing,
     )
 
 

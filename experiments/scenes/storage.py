@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hosts import is_first
+from experiments.preprocessing import of_flags
 from experiments.scenes.config import Settings
 from quantjax import trees
 from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
+from quantjax.detector.scene_content import with_shift
+from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.hosts import from_first
-from quantjax.types import PyTree
+from quantjax.types import Preprocessing, PyTree
 
 SEGMENTOR, ESTIMATOR = "segmentor.safetensors", "estimator.safetensors"
 ABOUT = "about"  # key of the files' metadata
+PREPROCESSING = "preprocessing"  # key of what they are about; files of earlier versions do not say it
 # settings that a stored segmentor must share with the run that takes it over
 SHARED = ("inlier", "backbone", "channels", "components", "preset")
 
@@ -25,10 +30,15 @@ SHARED = ("inlier", "backbone", "channels", "components", "preset")
 def read_pretrained(config: Settings) -> tuple[PyTree | None, dict[str, Any]]:
     """(variables of the backbone or None, attributes that its file decides); raises as convert.read_backbone."""
     if config.backbone_weights is None:
-        return None, {}
-    from quantjax.convert.transformers import read_backbone
+        return None, chosen_overrides(config)
+    from quantjax.convert.transformers import assumption, read_backbone
 
-    return read_backbone(config.backbone_weights, config.backbone)
+    say = partial(print, flush=True)
+    variables, overrides = read_backbone(config.backbone_weights, config.backbone, config.weights_key, say)
+    overrides |= chosen_overrides(config)
+    if assumed := assumption(config.backbone, overrides):
+        say(assumed)
+    return variables, overrides
 
 
 def content_from_hub(config: Settings) -> dict[str, str]:
@@ -45,10 +55,26 @@ def content_from_hub(config: Settings) -> dict[str, str]:
     return {"backbone_weights_content": file_digest(download(weights.removeprefix(HUB)))}
 
 
-def about_segmentor(config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any]) -> dict[str, Any]:
+def chosen_overrides(config: Settings) -> dict[str, Any]:
+    """The attributes of the backbone that flags decide, whatever its file says."""
+    return {} if config.swin_shift is None else {"shift": config.swin_shift}
+
+
+def read_preprocessing(config: Settings) -> Preprocessing:
+    """What the flags say of the backbone's images; else what --segmentor was trained with, else the backbone's own."""
+    stored = {} if config.segmentor is None else read_about(config.segmentor).get(PREPROCESSING, {})
+    own = FEATURE_BACKBONES[config.backbone].preprocessing
+    known = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return of_flags(config, Preprocessing(**(own._asdict() | known)))
+
+
+def about_segmentor(
+    config: Settings, class_names: tuple[str, ...], overrides: dict[str, Any], preprocessing: Preprocessing
+) -> dict[str, Any]:
     """What a stored segmentor is of."""
-    shared = {name: getattr(config, name) for name in SHARED}
+    shared, overrides = {name: getattr(config, name) for name in SHARED}, with_shift(config.backbone, overrides)
     about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
+    about[PREPROCESSING] = preprocessing._asdict()
     return dict(json.loads(json.dumps(about)))  # as it comes back from the file
 
 
@@ -69,7 +95,10 @@ def read_about(file: Path) -> dict[str, Any]:
     stored = read_metadata(file).get(ABOUT)
     if stored is None:
         raise ValueError(f"{file} says not what it is of: give the segmentor.safetensors of a finished run")
-    return dict(json.loads(stored))
+    about = dict(json.loads(stored))
+    if "overrides" in about:
+        about["overrides"] = with_shift(about["backbone"], about["overrides"], "always")
+    return about
 
 
 def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> PyTree:
@@ -77,7 +106,7 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
 
     Raises ValueError when the file is damaged, of other settings than `about`, or its arrays do not fit.
     """
-    stored = read_about(file)
+    stored = {PREPROCESSING: (about or {}).get(PREPROCESSING), **read_about(file)}
     for key, wanted in (about or {}).items():
         if stored.get(key) != wanted:
             raise ValueError(

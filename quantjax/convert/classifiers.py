@@ -9,6 +9,7 @@ to [D, K].
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,15 +19,16 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_choice
-from quantjax.convert.compare import check_finite_weights, difference
-from quantjax.convert.files import read_state_dict
+from quantjax.convert.compare import check_finite_weights, difference, heads
+from quantjax.convert.files import Say, of_file, read_state_dict
 from quantjax.convert.probes import is_probe, to_probe_variables
+from quantjax.convert.wrappings import unwrap
 from quantjax.extractors import BACKBONES, PROBES
 from quantjax.trees import flatten, unflatten
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 CONVOLUTIONAL = [name for name in BACKBONES if name not in PROBES]
-HEADS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
+LAST_LAYERS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
 
 # our module -> the foreign one; the first pattern that matches a whole module path is used
 WIDE = {
@@ -51,12 +53,16 @@ RESIDUAL = {
 }
 
 
-def load_classifier(path: str | Path, backbone: str, num_classes: int) -> dict[str, Any]:
+def load_classifier(
+    path: str | Path, backbone: str, num_classes: int, key: str | None = None, say: Say = warnings.warn
+) -> dict[str, Any]:
     """Read a weight file, foreign or of `files.write_safetensors` -> variables of float32 arrays.
 
-    Raises as `files.read_state_dict` and `to_variables`.
+    `key` and `say` are those of `files.read_state_dict`. Raises as that and `to_variables`, and names the file.
     """
-    return to_variables(read_state_dict(path), backbone, num_classes)
+    arrays = read_state_dict(path, key, say)
+    with of_file(path):
+        return to_variables(arrays, backbone, num_classes)
 
 
 def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classes: int) -> dict[str, Any]:
@@ -78,7 +84,7 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
     wanted = _template(backbone, classes or num_classes, own)
     problem = _difference(arrays, wanted)
     if problem:
-        raise ValueError(f"these are not weights of {backbone}: {_suspect(state_dict)}{problem}")
+        raise ValueError(f"these are not weights of {backbone}: {_suspect(state_dict, backbone)}{problem}")
     if classes != num_classes:
         raise ValueError(
             f"the weights are for {classes} classes, but num_classes is {num_classes}; "
@@ -133,20 +139,18 @@ def _to_flax(array: np.ndarray, own: bool) -> np.ndarray:
 
 
 def _common_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drop "module." and the batch counters; settle on one of the names in use for shortcuts and heads."""
+    """Settle on one of the names in use for shortcuts and heads, without what stands before the names."""
     common = {}
-    for name, array in state_dict.items():
-        name = name.removeprefix("module.")
+    for name, array in unwrap(state_dict).arrays.items():
         if name.startswith("layer"):
             name = name.replace(".downsample.", ".shortcut.")
-        if not name.endswith("num_batches_tracked"):
-            common[name] = array
+        common[name] = array
     wide = any(name.startswith("block") for name in common)
     return common if wide else {re.sub(r"^fc\.", "linear.", name): array for name, array in common.items()}
 
 
 def _class_count(arrays: Mapping[str, np.ndarray]) -> int | None:
-    for name in HEADS:
+    for name in LAST_LAYERS:
         if name in arrays and np.ndim(arrays[name]) == 2:
             return np.shape(arrays[name])[-1 if "/" in name else 0]
     return None
@@ -156,10 +160,25 @@ def _difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str
     return difference(arrays, {name: shape for name, (_, shape) in wanted.items()})
 
 
-def _suspect(state_dict: Mapping[str, np.ndarray]) -> str:
-    """A sentence that names the backbone these weights fit, "" when there is none."""
-    found = identify(state_dict)
-    if found:
+def _body_of(state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    """The networks whose arrays these are but for the last layer."""
+    own = any(name.startswith("params/") for name in state_dict)
+    arrays = dict(state_dict) if own else _common_names(state_dict)
+    shapes = {name: _template(name, 1, own) for name in CONVOLUTIONAL}
+    return [name for name, wanted in shapes.items() if not _difference(_headless(arrays), _headless(wanted))]
+
+
+def _headless(named: Mapping[str, Any]) -> dict[str, Any]:
+    last = set(heads(named))
+    return {name: value for name, value in named.items() if name not in last}
+
+
+def _suspect(state_dict: Mapping[str, np.ndarray], backbone: str) -> str:
+    """A sentence that names the backbone these weights fit, "" when there is none or they differ in the head alone."""
+    body = _body_of(state_dict)
+    if backbone in body:
+        return ""
+    for found in body:
         return f"they are weights of {found}, so choose that backbone; "
     if is_probe(state_dict):
         return f"they are a linear probe on a transformer, one of {', '.join(PROBES)}; "

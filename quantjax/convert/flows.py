@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.checks import check_choice
+from quantjax.convert.wrappings import unwrap
 from quantjax.flows.base import Flow
 from quantjax.flows.recipes import quantod, seeded_permutations
 from quantjax.types import PyTree
@@ -27,7 +28,7 @@ NETWORKS = {
     "nice": (("F",), ("G",)),
 }
 OUTPUTS_PER_FEATURE = {"glow": 2, "gin": 2, "realnvp": 1, "nice": 1}
-WRAPPERS = ("nfs_state_dict", "state_dict")
+WRAPPER = "nfs_state_dict"  # the flow of QuantOD's files, beside their classifier
 _NAME = re.compile(r"module_list\.(\d+)\.(.+)")
 _WEIGHT = re.compile(r"module_list\.\d+\.(\w+)\.(\d+)\.weight")
 
@@ -37,7 +38,7 @@ def to_flow(
 ) -> tuple[Flow, PyTree]:
     """Return (flow, params) that compute what FrEIA computes with these weights.
 
-    state_dict: names -> arrays (numpy or torch), bare, under "nfs_state_dict", or with a "module." prefix.
+    state_dict: names -> arrays (numpy or torch), bare, under "nfs_state_dict", or wrapped as in `wrappings`.
     Kind, blocks, layers, width and D are read from names and shapes. Glow and GIN have the same names and shapes:
     such weights are read as Glow unless kind="gin" is given. clamp and dropout are not in the weights.
     Raises ValueError that lists missing, unexpected and wrong-shape names.
@@ -76,11 +77,9 @@ def settings(state_dict: Mapping[str, Any], *, kind: str | None = None) -> dict[
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    for wrapper in WRAPPERS:
-        if wrapper in state_dict:
-            return _arrays(state_dict[wrapper])
-    plain = {name: value.detach().cpu() if hasattr(value, "detach") else value for name, value in state_dict.items()}
-    return {name.removeprefix("module."): np.asarray(value) for name, value in plain.items()}
+    arrays = unwrap(state_dict, WRAPPER if WRAPPER in state_dict else None).arrays
+    plain = {name: value.detach().cpu() if hasattr(value, "detach") else value for name, value in arrays.items()}
+    return {name: np.asarray(value) for name, value in plain.items()}
 
 
 def _infer(arrays: Mapping[str, np.ndarray], kind: str | None) -> dict[str, Any]:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from quantjax.convert.files import read_state_dict
+from quantjax.convert import files
+from quantjax.convert.files import Checkpoint, Say
 
 HUB = "hf:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def read_weights(spec: str | Path) -> dict[str, np.ndarray]:
-    """Read a state dict from a weight file, or from "hf:<owner>/<repository>" by way of the hub's cache.
+def read_weights(spec: str | Path, key: str | None = None, say: Say = warnings.warn) -> dict[str, np.ndarray]:
+    """The arrays of `read_checkpoint`; what it chose between several networks goes to `say`. Raises as it does."""
+    found = read_checkpoint(spec, key)
+    if found.note:
+        say(found.note)
+    return found.arrays
 
-    Raises as `files.read_state_dict`, and ValueError for a TorchScript archive, as which OpenAI publishes CLIP:
-    it is a program, and no program is read here. For the hub ImportError when huggingface_hub is missing,
-    ConnectionError when offline without a copy in the cache, FileNotFoundError when the repository or its weights do
-    not exist.
+
+def read_checkpoint(spec: str | Path, key: str | None = None) -> Checkpoint:
+    """Read one network from a weight file, or from "hf:<owner>/<repository>" by way of the hub's cache.
+
+    `key` is that of `files.read_checkpoint`. Raises as that, and ValueError for a TorchScript archive, as
+    which OpenAI publishes CLIP: it is a program, and no program is read here. For the hub ImportError when
+    huggingface_hub is missing, ConnectionError when offline without a copy in the cache, FileNotFoundError when the
+    repository or its weights do not exist.
     """
-    path = download(str(spec).removeprefix(HUB)) if str(spec).startswith(HUB) else Path(spec)
+    path = path_of(spec)
     if _is_torchscript(path):
         raise ValueError(
             f"{path} is a TorchScript program; wanted weights alone. If you trust it, save them with "
             "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt') and give that file, or take the same weights "
             "from the hub, e.g. hf:openai/clip-vit-base-patch16"
         )
-    return read_state_dict(path)
+    return files.read_checkpoint(path, key)
+
+
+def path_of(spec: str | Path) -> Path:
+    """The file that is meant, fetched where it is one of the hub; errors as `read_weights`."""
+    return download(str(spec).removeprefix(HUB)) if str(spec).startswith(HUB) else Path(spec)
 
 
 def download(repository: str) -> Path:
@@ -66,7 +81,8 @@ def download(repository: str) -> Path:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not (path.is_file() and zipfile.is_zipfile(path)):
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any("/code/" in entry for entry in file.namelist())
+    except Exception:  # no zip file, or a damaged one, which the reader then names
         return False
-    with zipfile.ZipFile(path) as file:
-        return any("/code/" in entry for entry in file.namelist())

@@ -167,12 +167,23 @@ HUGGING_FACE_SWIN = Family(
     None,
 )
 
-FAMILIES = (FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI, MICROSOFT_SWIN, HUGGING_FACE_SWIN)
+# DINOv2 with registers in timm: neither class token nor registers have a position, and positions are antialiased
+TIMM = FACEBOOK._replace(
+    mark=r"(^|\.)reg_token$", table={**FACEBOOK.table, r"reg_token": "registers"}, rule="antialiased"
+)
+
+FAMILIES = (TIMM, FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI, MICROSOFT_SWIN, HUGGING_FACE_SWIN)
 
 
 def find_family(names: list[str]) -> Family | None:
-    """The family whose mark one of the names holds."""
-    return next((f for f in FAMILIES if any(re.search(f.mark, name) for name in names)), None)
+    """The family whose mark one of the names holds.
+
+    timm names DINOv2 without registers as the authors do, but leaves out the mask token and has its own position rule.
+    """
+    found = next((f for f in FAMILIES if any(re.search(f.mark, name) for name in names)), None)
+    if found is FACEBOOK and not any(name.endswith("mask_token") for name in names):
+        return FACEBOOK._replace(rule=TIMM.rule)
+    return found
 
 
 def own_part(state_dict: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:

@@ -1,13 +1,19 @@
 """Weights of vision transformers -> flax variables of the backbones of segmentors.
 
 Reads the names of the authors of DINOv2, CLIP and Swin, those of Hugging Face for them (DINOv2 with and without
-registers), and our own. Linear kernels turn from [D, C] to [C, D], patch kernels from [C, 3, p, p] to [p, p, 3, C];
+registers), those of timm for DINOv2, and our own. What a file does not say is decided by its source: how positions are
+resized (`transformer_names`), and whether Swin's windows move on maps of one window (`swin`: always where every map has
+a norm, as in segmentors; not so in classifiers). Nothing tells GELU from QuickGELU: the backbone's name does.
+
+Linear kernels turn from [D, C] to [C, D], patch kernels from [C, 3, p, p] to [p, p, 3, C];
 queries, keys and values become one product. Weights of Swin classifiers have a norm for the last map only: that of the
 others starts as scale one and bias zero.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,23 +24,31 @@ import numpy as np
 
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference, some
+from quantjax.convert.files import Say, of_file
 from quantjax.convert.hub import read_weights
 from quantjax.convert.transformer_names import CLASSIFIER_NORM, Family, find_family, our_name, own_part
-from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer
+from quantjax.convert.wrappings import unwrap
+from quantjax.extractors import FEATURE_BACKBONES, SwinTransformer, VisionTransformer
 from quantjax.trees import flatten, unflatten
 
+STAGE_NORM = r"(^|\.)(norm0|hidden_states_norms\.stage1)\.weight$"
 SWIN_TABLE = "params/stage_0_block_0/attention/positions"
 LEAVES = {"weight": "scale", "bias": "bias"}
 
 
-def read_backbone(spec: str | Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_backbone(
+    spec: str | Path, name: str, key: str | None = None, say: Say = warnings.warn
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a weight file, or "hf:<owner>/<repository>" of the Hugging Face hub -> (variables, overrides).
 
     `FEATURE_BACKBONES[name].build(**overrides)` is the module that the variables {"params": ...} fit: overrides hold
-    the grid of the position embeddings and how their source resizes them, or Swin's window. Raises as
-    `hub.read_weights` and `to_backbone_variables`.
+    the grid of the position embeddings and how their source resizes them, or Swin's window and rule of shifts.
+    `key` and `say` are those of `files.read_state_dict`. Raises as `hub.read_weights` and `to_backbone_variables`, and
+    names the file.
     """
-    return _convert(read_weights(spec), name)
+    arrays = read_weights(spec, key, say)
+    with of_file(spec):
+        return _convert(arrays, name)
 
 
 def to_backbone_variables(state_dict: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -51,11 +65,25 @@ def backbone_overrides(state_dict: Mapping[str, np.ndarray], name: str) -> dict[
     return _convert(state_dict, name)[1]
 
 
+def assumption(name: str, overrides: Mapping[str, Any] | None = None) -> str:
+    """A sentence about what weights of FEATURE_BACKBONES[name] do not say and was assumed, "" when they say all."""
+    module = FEATURE_BACKBONES[name].build(**(overrides or {}))
+    if isinstance(module, SwinTransformer):
+        moves = "always move" if module.shift == "always" else "stay on maps of one window"
+        return f"{name}: windows {moves}, shift {module.shift}"
+    if module.style != "clip":
+        return ""
+    plain = name.removesuffix("_gelu")
+    if name == plain:
+        return f"{name}: QuickGELU, as in OpenAI's weights; for weights trained with GELU name {name}_gelu"
+    return f"{name}: GELU, as in most of OpenCLIP's weights; for weights trained with QuickGELU name {plain}"
+
+
 def _convert(state_dict: Mapping[str, np.ndarray], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     check_choice("backbone", name, FEATURE_BACKBONES)
     arrays, family = _our_arrays(state_dict)
     module = FEATURE_BACKBONES[name].build()
-    overrides = {k: v for k, v in _overrides(arrays, family).items() if hasattr(module, k)}
+    overrides = {k: v for k, v in _overrides(arrays, family, list(state_dict)).items() if hasattr(module, k)}
     wanted = _template(name, tuple(overrides.items()))
     problem = difference(arrays, wanted)
     if problem:
@@ -69,11 +97,12 @@ def _our_arrays(state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
     """All arrays under our paths, in our layouts; those that have no path of ours keep their names."""
     if any(name.startswith("params/") for name in state_dict):
         return {name: np.asarray(array) for name, array in state_dict.items()}, None
+    state_dict = unwrap(state_dict).arrays
     family = find_family(list(state_dict))
     if family is None:
         raise ValueError(
-            "these are no weights of a transformer that is known here: wanted the names of facebookresearch, Hugging "
-            f"Face, OpenAI or quantjax, got {some(list(state_dict)) or 'none'}"
+            "these are no weights of a transformer that is known here: wanted the names of facebookresearch, timm, "
+            f"Hugging Face, OpenAI or quantjax, got {some(list(state_dict)) or 'none'}"
         )
     named, arrays = {}, {}
     for foreign, array in own_part(state_dict, family).items():
@@ -113,6 +142,9 @@ def _placed(path: str, array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _placed_positions(array: np.ndarray) -> dict[str, np.ndarray]:
+    side = round(len(array) ** 0.5)
+    if side * side == len(array):  # timm's, which has added the class token's position to the token itself
+        array = np.concatenate([np.zeros_like(array[:1]), array])
     side = round((len(array) - 1) ** 0.5)
     if side * side != len(array) - 1:
         raise ValueError(
@@ -135,13 +167,15 @@ def _with_stage_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rest
 
 
-def _overrides(arrays: Mapping[str, np.ndarray], family: Family | None) -> dict[str, Any]:
+def _overrides(arrays: Mapping[str, np.ndarray], family: Family | None, names: list[str]) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     positions, table = arrays.get("params/positions"), arrays.get(SWIN_TABLE)
     if positions is not None and positions.ndim == 3:
         overrides["grid"] = positions.shape[:2]
     if table is not None:
         overrides["window"] = (round(len(table) ** 0.5) + 1) // 2  # of (2 window - 1)^2 rows
+    if table is not None and family is not None:
+        overrides["shift"] = "always" if any(re.search(STAGE_NORM, name) for name in names) else "larger_maps"
     if family is not None and family.rule is not None:
         overrides["position_rule"] = "antialiased" if "params/registers" in arrays else family.rule
     return overrides

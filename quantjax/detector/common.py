@@ -27,7 +27,8 @@ def check_common(detector: Any) -> None:
     if not detector.class_names:
         raise ValueError("a detector needs class names, got none")
     check_threshold(detector)
-    mean, std = (np.asarray(values, float) for values in detector.preprocessing)
+    check_choice("order of the channels", detector.preprocessing.order, ("rgb", "bgr"))
+    mean, std = (np.asarray(values, float) for values in detector.preprocessing[:2])
     if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0.0).any():
         raise ValueError(f"preprocessing must hold three means and three positive stds, got {detector.preprocessing}")
 
@@ -64,7 +65,7 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "backbone": content["backbone"]["name"],
         "precision": content["backbone"].get("precision"),
-        "preprocessing": Preprocessing(mean, std),
+        "preprocessing": Preprocessing(mean, std, content["preprocessing"].get("order", "rgb")),
         **decision_from_content(content),
     }
 

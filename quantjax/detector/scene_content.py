@@ -12,6 +12,7 @@ from quantjax import trees
 from quantjax.checks import check_choice
 from quantjax.detector.common import check_numbers, from_content, to_content
 from quantjax.detector.scenes import SceneDetector, check_networks, template
+from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.heads.gmm import GmmSettings
 from quantjax.scores import Standardisation
 from quantjax.types import PyTree
@@ -22,7 +23,7 @@ def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
     shared = to_content(detector)
     return {
         **shared,
-        "backbone": shared["backbone"] | {"overrides": dict(detector.overrides)},
+        "backbone": shared["backbone"] | {"overrides": with_shift(detector.backbone, detector.overrides)},
         "decoder": {"channels": detector.channels, "token_hidden": detector.token_hidden},
         "projector": list(detector.projector),
         "inlier_head": _head_to_content(detector.inlier_head),
@@ -41,7 +42,7 @@ def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SceneDetector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
-    overrides = content["backbone"]["overrides"]
+    overrides = with_shift(content["backbone"]["name"], content["backbone"]["overrides"], "always")
     detector = SceneDetector(
         overrides={name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
         channels=content["decoder"]["channels"],
@@ -60,6 +61,16 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Sce
     )
     check_networks(detector)
     return detector._replace(variables=trees.restore(arrays, template(detector)))
+
+
+def with_shift(backbone: str, overrides: Mapping[str, Any], otherwise: str | None = None) -> dict[str, Any]:
+    """Overrides that say how Swin's windows move; without `otherwise` as the backbone's name has it.
+
+    Files of versions that did not write it were made with windows that always move.
+    """
+    known = FEATURE_BACKBONES.get(backbone)
+    shift = None if known is None else getattr(known.build(), "shift", None)
+    return dict(overrides) if shift is None else {"shift": otherwise or shift, **overrides}
 
 
 def _head_to_content(settings: GmmSettings | None) -> dict[str, Any]:

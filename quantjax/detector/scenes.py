@@ -20,6 +20,7 @@ from quantjax.data.pairs import resized_image
 from quantjax.detector.common import LARGEST, PRECISIONS, check_common
 from quantjax.detector.decision import is_outlier
 from quantjax.extractors import FEATURE_BACKBONES
+from quantjax.extractors.swin import SHIFT_RULES
 from quantjax.heads.gmm import GmmSettings, GmmState
 from quantjax.inference import sliding
 from quantjax.parallel import replicate
@@ -27,7 +28,7 @@ from quantjax.scores import Standardisation
 from quantjax.segmentation import PREDICTION, SCORES, UNKNOWN_CLASSES, Estimator, Scales, Segmentor, scoring
 from quantjax.types import ANY, Array, Preprocessing, PyTree
 
-OVERRIDES = ("grid", "position_rule", "window")  # attributes that a weight file decides
+OVERRIDES = ("grid", "position_rule", "window", "shift")  # attributes that a weight file decides
 LARGEST_HEIGHT = 8192  # of a scene
 LARGEST_SIDE, LARGEST_GRID, MOST_LAYERS = 4096, 1024, 16  # what a file may ask for
 MOST_CLASSES = 255  # labels are uint8
@@ -216,6 +217,8 @@ def check_networks(detector: SceneDetector) -> None:
         check_choice("an override of the backbone", name, OVERRIDES)
         if name == "grid":
             _check_sizes("grid", value, 2, LARGEST_GRID)
+        if name == "shift":
+            check_choice("shift of the backbone", value, SHIFT_RULES)
         if name == "window":
             _check_sizes("window of the backbone", (value,), 1, LARGEST_GRID)
     _check_sizes("channels and token_hidden", (detector.channels, detector.token_hidden), 2, LARGEST)

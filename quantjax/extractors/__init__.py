@@ -12,7 +12,7 @@ from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, sta
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18
 from quantjax.extractors.swin import SwinTransformer
-from quantjax.extractors.vit import VisionTransformer
+from quantjax.extractors.vit import Activation, VisionTransformer
 from quantjax.extractors.wrn import WideResNet
 from quantjax.types import Preprocessing
 
@@ -68,9 +68,9 @@ def _dinov2(size: tuple[int, int, int], registers: int = 0) -> FeatureBackbone:
     return _vit(size, registers=registers, position_rule="antialiased" if registers else "exact")
 
 
-def _clip(size: tuple[int, int, int], patch: int) -> FeatureBackbone:
+def _clip(size: tuple[int, int, int], patch: int, activation: Activation = "quick_gelu") -> FeatureBackbone:
     grid = (224 // patch, 224 // patch)
-    return _vit(size, CLIP, patch=patch, grid=grid, style="clip", scale_branches=False)
+    return _vit(size, CLIP, patch=patch, grid=grid, style="clip", scale_branches=False, activation=activation)
 
 
 FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
@@ -82,6 +82,9 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     "dinov2_vitl14_reg": _dinov2(_LARGE, registers=4),
     "clip_vitb16": _clip(_BASE, 16),
     "clip_vitl14": _clip(_LARGE, 14),
+    # the same trained with GELU, as most weights of OpenCLIP
+    "clip_vitb16_gelu": _clip(_BASE, 16, "gelu"),
+    "clip_vitl14_gelu": _clip(_LARGE, 14, "gelu"),
     "swin_b": FeatureBackbone(SwinTransformer, "pyramid", 1024, 32, IMAGENET),
     # small ones to be trained with the decoder, where no pretrained weights are at hand
     "vit_small_scratch": _vit((192, 6, 3), layers=(1, 2, 4, 5), grid=(17, 23), scale_branches=False),

@@ -18,12 +18,15 @@ CLIP = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613025
 def standardise(images: Array, preprocessing: Preprocessing) -> Array:
     """(images - mean) / std per channel, float32, for images [B, H, W, C] that are uint8 (0..255) or floats in [0, 1].
 
-    Raises ValueError when the number of channels is not that of `preprocessing`, TypeError for other integers.
+    Images are red, green, blue; the result has its channels in the order of `preprocessing`. Raises ValueError when the
+    number of channels is not that of `preprocessing`, TypeError for other integers.
     """
     if images.ndim != 4 or images.shape[-1] != len(preprocessing.mean):
         raise ValueError(f"images must have shape [B, H, W, {len(preprocessing.mean)}], got {list(images.shape)}")
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images must be uint8 in 0..255 or floats in 0..1, got {images.dtype}")
     full = 255.0 if images.dtype == jnp.uint8 else 1.0
-    mean, std = (np.asarray(v, np.float64).reshape(1, 1, 1, -1) for v in preprocessing)
+    if preprocessing.order == "bgr":
+        images = images[..., ::-1]
+    mean, std = (np.asarray(v, np.float64).reshape(1, 1, 1, -1) for v in (preprocessing.mean, preprocessing.std))
     return images.astype(jnp.float32) * jnp.float32(1.0 / (full * std)) - jnp.float32(mean / std)

@@ -1,24 +1,31 @@
 """Swin transformer, attention inside shifted windows, with the four maps of segmentation backbones.
 
 Liu et al., ICCV 2021. Every second block of a stage moves its windows by half their size; the cyclic shift brings
-far edges into one window, and there a mask keeps tokens to their own region. Maps that do not fill whole windows are
+far edges into one window, and there a mask keeps tokens to their own region. Two rules are in use for a map that is no
+higher, or no wider, than one window:
+
+  larger_maps   its windows stay where they are (the authors' classifiers, SwinModel of Hugging Face)
+  always        they move as everywhere (segmentors, SwinBackbone of Hugging Face)
+ Maps that do not fill whole windows are
 padded with zero tokens after the norm; these take part in attention, as in the published networks.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from quantjax.checks import check_shape
+from quantjax.checks import check_choice, check_shape
 from quantjax.extractors.normalization import LayerNorm
 from quantjax.extractors.vit import Mlp, Patches, gelu, truncated_normal
 from quantjax.types import Array, FeatureMaps, NamedMap
 
+ShiftRule = Literal["larger_maps", "always"]
+SHIFT_RULES = ("larger_maps", "always")
 EPSILON = 1e-5
 MASKED = -100.0  # nats added to the logits between regions: exp(-100) is no weight at all
 
@@ -121,9 +128,9 @@ class PatchMerging(nn.Module):
 class SwinTransformer(nn.Module):
     """Swin whose maps are the ends of its four stages, each through a LayerNorm of its own; defaults are Swin-B's.
 
-    `dtype` is what matrix products compute in; parameters, the stages' norms, softmax and results are float32. Built
-    to be run frozen: there is no stochastic depth. Stage i (0 to 3) is followed by `merge_i`. Raises
-    ValueError unless there are four stages whose widths are multiples of their heads.
+    `dtype` is what matrix products compute in; parameters, the stages' norms, softmax and results are float32; `shift`
+    is the rule for maps of one window. Built to be run frozen: there is no stochastic depth. Stage i (0 to 3) is
+    followed by `merge_i`. Raises ValueError unless there are four stages whose widths are multiples of their heads.
     """
 
     patch: int = 4
@@ -131,6 +138,7 @@ class SwinTransformer(nn.Module):
     depths: tuple[int, ...] = (2, 2, 18, 2)
     heads: tuple[int, ...] = (4, 8, 16, 32)
     window: int = 12
+    shift: ShiftRule = "larger_maps"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -148,14 +156,16 @@ class SwinTransformer(nn.Module):
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage:
                 x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
+            moves = self.shift == "always" or min(x.shape[1:3]) > self.window
             for i in range(depth):
-                shift = self.window // 2 if i % 2 else 0
+                shift = self.window // 2 if i % 2 and moves else 0
                 x = SwinBlock(heads, self.window, shift, self.dtype, name=f"stage_{stage}_block_{i}")(x)
             maps.append(NamedMap(f"res{stage + 2}", LayerNorm(EPSILON, dtype=jnp.float32, name=f"norm_{stage}")(x)))
         return FeatureMaps(tuple(maps), maps[-1].map.mean((1, 2)))
 
     def _check(self, images: Array) -> None:
         check_shape("images", images, "[B, H, W, 3]")
+        check_choice("shift", self.shift, SHIFT_RULES)
         if len(self.depths) != 4 or len(self.heads) != 4:
             raise ValueError(f"depths and heads must have 4 stages, got depths {self.depths} and heads {self.heads}")
         if any(self.width * 2**i % n for i, n in enumerate(self.heads)):

@@ -25,6 +25,8 @@ from quantjax.extractors.positions import PositionRule, resize_positions
 from quantjax.types import Array, FeatureMaps, NamedMap
 
 EPSILON = {"dinov2": 1e-6, "clip": 1e-5}
+Activation = Literal["gelu", "quick_gelu"]
+ACTIVATIONS: dict[str, Activation] = {"dinov2": "gelu", "clip": "quick_gelu"}  # of each style
 truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
@@ -63,13 +65,14 @@ class Block(nn.Module):
     heads: int
     style: str
     scale_branches: bool
+    activation: Activation
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, N, C] -> [B, N, C]."""
         epsilon = EPSILON[self.style]
-        activation = gelu if self.style == "dinov2" else quick_gelu
+        activation = gelu if self.activation == "gelu" else quick_gelu
         y = LayerNorm(epsilon, dtype=self.dtype, name="norm1")(x)
         x = x + self._scaled("scale1", Attention(self.heads, self.dtype, name="attention")(y))
         y = LayerNorm(epsilon, dtype=self.dtype, name="norm2")(x)
@@ -86,7 +89,8 @@ class VisionTransformer(nn.Module):
     """ViT whose maps are the patch tokens after the blocks `layers` (counted from 0), each through the final norm.
 
     `dtype` is what matrix products compute in; parameters, norms, softmax and results are float32. `grid` is the size
-    of the stored position embeddings, in patches; `position_rule` says how they are brought to another (`positions`).
+    of the stored position embeddings, in patches; `position_rule` says how they are brought to another (`positions`);
+    `activation` is the style's unless it is given: CLIP trained with GELU (OpenCLIP's, mostly) has "gelu".
     Raises ValueError when the width is not a multiple of heads, or a layer is not in 0..depth-1 or out of order.
     """
 
@@ -100,6 +104,7 @@ class VisionTransformer(nn.Module):
     style: Literal["dinov2", "clip"] = "dinov2"
     scale_branches: bool = True
     position_rule: PositionRule = "exact"
+    activation: Activation | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -113,9 +118,10 @@ class VisionTransformer(nn.Module):
         batch, h, w = images.shape[0], images.shape[1] // self.patch, images.shape[2] // self.patch
         x = self._tokens(images)
         norm = LayerNorm(EPSILON[self.style], dtype=jnp.float32, name="norm")
+        activation = self.activation or ACTIVATIONS[self.style]
         maps = []
         for i in range(self.depth):
-            x = Block(self.heads, self.style, self.scale_branches, self.dtype, name=f"block_{i}")(x)
+            x = Block(self.heads, self.style, self.scale_branches, activation, self.dtype, name=f"block_{i}")(x)
             if i in self.layers:
                 tokens = norm(x[:, 1 + self.registers :])
                 maps.append(NamedMap(f"block_{i}", tokens.reshape(batch, h, w, self.width)))
@@ -138,6 +144,7 @@ class VisionTransformer(nn.Module):
 
     def _check(self, images: Array) -> None:
         check_choice("style", self.style, EPSILON)
+        check_choice("activation", self.activation or ACTIVATIONS[self.style], ACTIVATIONS.values())
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got width {self.width} and {self.heads} heads")
         if list(self.layers) != sorted({i for i in self.layers if 0 <= i < self.depth}) or not self.layers:

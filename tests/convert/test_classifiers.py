@@ -7,6 +7,7 @@ from golden.random_weights import random_state
 from quantjax.convert.classifiers import identify, load_classifier, to_variables
 from quantjax.convert.files import write_safetensors
 from quantjax.extractors import BACKBONES, fold, standardise
+from quantjax.trees import flatten
 
 PUBLISHED = {"resnet20": "cifar10_resnet20.npz", "resnet56": "cifar10_resnet56.npz", "wrn40_2": "cifar10_wrn40_2.pt"}
 
@@ -89,6 +90,24 @@ def test_missing_unexpected_and_misshapen_arrays_are_listed(weights):
         assert part in str(error.value)
     with pytest.raises(ValueError, match=r"and 3[0-9] more"):
         to_variables({"unrelated": np.zeros(3)}, "wrn10_1", 10)
+
+
+@pytest.mark.parametrize(("backbone", "head"), [("wrn10_1", "fc"), ("resnet20", "linear")])
+def test_a_head_that_is_missing_or_one_too_many_is_called_that(weights, backbone, head):
+    state = weights(backbone)
+    headless = {name: array for name, array in state.items() if not name.startswith(head)}
+    with pytest.raises(ValueError, match=rf"of {backbone}: the head is missing \({head}\.bias, {head}\.weight\): give"):
+        to_variables(headless, backbone, 10)
+    with pytest.raises(
+        ValueError, match=rf"not weights of resnet56: they are weights of {backbone}, so choose .*the head"
+    ):
+        to_variables(headless, "resnet56", 10)
+    extra = {"head.weight": np.zeros((3, 64)), "classifier.0.bias": np.zeros(3)}
+    with pytest.raises(ValueError, match=rf"{backbone}: there is an extra head \(head\.weight, classifier\.0\.bias\)$"):
+        to_variables(state | extra, backbone, 10)
+    own = flatten(to_variables(state, backbone, 10)) | {"params/classifier/bias": np.zeros(3)}
+    with pytest.raises(ValueError, match=r"not weights of .*: there is an extra head \(params/classifier/bias\)$"):
+        to_variables(own, backbone, 10)
 
 
 def test_class_count_nan_and_unknown_backbone(weights):

@@ -1,7 +1,11 @@
+import argparse
 import builtins
+import json
 import os
 import pickle
+import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,32 +41,107 @@ def test_npz_and_safetensors(tmp_path, state):
     assert_read(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "cls_state_dict", "nfs_state_dict"])
-def test_pt_with_and_without_a_wrapper(tmp_path, state, wrapper):
+@pytest.fixture
+def tensors(state):
     torch = pytest.importorskip("torch", exc_type=ImportError)
-    tensors = {k: torch.from_numpy(v) for k, v in state.items()} | {}
-    torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, tmp_path / "a.pt")
-    if wrapper != "nfs_state_dict":
-        return assert_read(tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="nfs_state_dict"):
-        read_state_dict(tmp_path / "a.pt")
-    assert_read(tmp_path / "a.pt", wrapper=wrapper)
-    with pytest.raises(ValueError, match="holds no 'other'"):
-        read_state_dict(tmp_path / "a.pt", wrapper="other")
-    return None
+    return {name: torch.from_numpy(array) for name, array in state.items()}
 
 
-def test_pt_with_code_is_not_run(tmp_path):
-    pytest.importorskip("torch", exc_type=ImportError)
+@pytest.mark.parametrize("name", ["a.pt", "a.PT", "a.pth", "a.th", "a.ckpt", "a.pth.tar", "model.best.bin"])
+def test_suffixes_of_torch(tmp_path, tensors, name):
+    import torch
 
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
+    torch.save(tensors, tmp_path / name)
+    assert_read(tmp_path / name)
 
-    (tmp_path / "a.pt").write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(ValueError, match=r"damaged or not a \.pt file"):
-        read_state_dict(tmp_path / "a.pt")
+
+def test_suffixes_in_capitals(tmp_path, state):
+    np.savez(tmp_path / "a.npz", **state)
+    save_file(state, tmp_path / "a.SAFETENSORS")
+    assert_read((tmp_path / "a.npz").rename(tmp_path / "a.NPZ"))
+    assert_read(tmp_path / "a.SAFETENSORS")
+
+
+def test_a_choice_between_networks_is_said_and_can_be_made(tmp_path, tensors):
+    import torch
+
+    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    torch.save({"student": other, "teacher": tensors, "epoch": 3}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match=r"a\.pt: its weights under 'teacher.module' are read, not student"):
+        assert_read(tmp_path / "a.pt")
+    assert_read(tmp_path / "a.pt", key="teacher")
+    assert read_state_dict(tmp_path / "a.pt", key="student")["fc.bias"].tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match=r"a\.pt: it holds no 'other' .* it holds student, teacher"):
+        read_state_dict(tmp_path / "a.pt", key="other")
+
+
+class Payload:
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize(
+    ("make", "held"),
+    [
+        (lambda torch, run: {"args": argparse.Namespace(lr=0.1)}, r"argparse\.Namespace"),
+        (lambda torch, run: {"best": np.float64(0.9)}, r"numpy\.\S*multiarray\.scalar"),
+        (lambda torch, run: torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
+        (lambda torch, run: {"a": Path("a")}, r"pathlib\.\w+Path"),
+        (lambda torch, run: {"a": Payload(run)}, r"posix\.mkdir"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_object_beside_the_arrays_is_named_and_not_made(tmp_path, make, held, zipped):
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    torch.save(make(torch, tmp_path / "ran"), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    assert_held(tmp_path / "a.pt", held)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_bare_pickle_is_named_and_not_run(tmp_path):
+    pytest.importorskip("torch", exc_type=ImportError)
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    assert_held(tmp_path / "a.pt", r"posix\.mkdir")
+    assert not (tmp_path / "ran").exists()
+
+
+def assert_held(path, held):
+    with pytest.raises(ValueError, match=rf"a\.pt holds an object .*, {held}, and no code .* torch\.save\(") as error:
+        read_state_dict(path)
+    assert str(error.value).isprintable()
+    assert "damaged" not in str(error.value)
+
+
+def test_bfloat16_and_8_bit_floats_of_safetensors(tmp_path):
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    from safetensors.torch import save_file as save_tensors
+
+    values = torch.tensor([[1.0, -2.0], [0.5, 448.0]])
+    kinds = {"bf16": torch.bfloat16, "e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2, "whole": torch.int16}
+    stored = {name: values.to(kind).contiguous() for name, kind in kinds.items()}
+    save_tensors(stored, tmp_path / "a.safetensors")
+    torch.save(stored, tmp_path / "a.pt")
+    for file in ("a.safetensors", "a.pt"):  # the same numbers, as torch says they are
+        for name, array in read_state_dict(tmp_path / file).items():
+            np.testing.assert_array_equal(array, stored[name].float().numpy())
+            assert array.dtype == (np.int16 if name == "whole" else np.float32)
+
+
+def test_numbers_of_no_known_kind_are_refused(tmp_path):
+    head = json.dumps({"a.scale": {"dtype": "F8_E8M0", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + b"\x7f\x80")
+    with pytest.raises(ValueError, match=r"a\.safetensors holds numbers of no known kind, a\.scale \(F8_E8M0\)"):
+        read_state_dict(tmp_path / "a.safetensors")
+
+
+def test_a_tensor_that_is_not_dense_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    torch.save({"a.weight": torch.eye(2).to_sparse()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: a\.weight cannot be read as numbers \(it is no dense tensor"):
+        read_state_dict(tmp_path / "a.pt")
 
 
 def test_pickled_arrays_in_npz_are_not_run(tmp_path):

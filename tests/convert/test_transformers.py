@@ -139,6 +139,34 @@ def test_position_rules_follow_the_source(states):
     assert backbone_overrides(states["clip"], "clip")["position_rule"] == "exact"
 
 
+def test_names_of_timm(states):
+    """timm adds the class token's position to the token and keeps none for it, where there are registers."""
+    wanted = to_backbone_variables(states["registers"], "registers")["params"]
+    state = stacked(renamed(states["registers"], FACEBOOK), r"(.*)\.attention\.{}_proj\.(\w+)", r"\1.attn.qkv.\3")
+    del state["mask_token"]
+    state["reg_token"] = state.pop("register_tokens")
+    state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    params = to_backbone_variables(state, "registers")["params"]
+    first = params.pop("class_token") + params.pop("class_position")
+    np.testing.assert_array_equal(first, wanted.pop("class_token") + wanted.pop("class_position"))
+    assert same(params, wanted)
+    assert backbone_overrides(state, "registers") == {"grid": (5, 5), "position_rule": "antialiased"}
+    plain = stacked(renamed(states["dinov2"], FACEBOOK), r"(.*)\.attention\.{}_proj\.(\w+)", r"\1.attn.qkv.\3")
+    del plain["mask_token"]  # which is all that tells timm's from the authors'
+    assert backbone_overrides(plain, "dinov2")["position_rule"] == "antialiased"
+    with pytest.raises(ValueError, match=r"DINOv2's kind, patch 14, width 16, depth 3, 4 registers.*choose registers"):
+        to_backbone_variables(state, "dinov2")
+
+
+def test_a_checkpoint_of_training_is_a_backbone_too(states):
+    facebook = stacked(renamed(states["dinov2"], FACEBOOK), r"(.*)\.attention\.{}_proj\.(\w+)", r"\1.attn.qkv.\3")
+    teacher = {f"backbone.{k}": v for k, v in facebook.items()} | {"dino_head.mlp.0.weight": np.zeros((2, 2))}
+    wanted = to_backbone_variables(states["dinov2"], "dinov2")
+    assert same(to_backbone_variables({"teacher": teacher}, "dinov2"), wanted)
+    assert same(to_backbone_variables({f"module.{k}": v for k, v in states["dinov2"].items()}, "dinov2"), wanted)
+
+
 def test_files_are_read_back(tmp_path, states):
     wanted = to_backbone_variables(states["dinov2"], "dinov2")
     np.savez(tmp_path / "foreign.npz", **states["dinov2"])
@@ -258,17 +286,19 @@ def swin(golden, monkeypatch):
 def test_names_of_swin(swin):
     wanted = swin_weights.to_variables(swin)  # whose outputs tests/extractors/test_swin.py compares
     assert same(to_backbone_variables(swin, "swin"), wanted)
-    assert backbone_overrides(swin, "swin") == {"window": 4}
+    assert backbone_overrides(swin, "swin") == {"window": 4, "shift": "always"}
     assert same(to_backbone_variables(renamed(swin, PUBLISHED_SWIN), "swin"), wanted)
     authors = stacked(renamed(swin, SWIN), r"(.*)\.attn\.{}_proj\.(\w+)", r"\1.attn.qkv.\3")
     authors["layers.0.blocks.1.attn_mask"] = np.zeros((4, 16, 16), np.float32)
     assert "layers.2.blocks.1.attn.qkv.bias" in authors
     assert same(to_backbone_variables(authors, "swin"), wanted)
+    assert backbone_overrides(authors, "swin")["shift"] == "always"  # a norm at every map: a segmentor's
 
 
 def test_swin_of_a_classifier_has_one_norm(swin):
     classifier = {k: v for k, v in swin.items() if not k.startswith("hidden_states_norms")}
     params = to_backbone_variables(classifier | {"classifier.bias": np.zeros(3)}, "swin")["params"]
+    assert backbone_overrides(classifier, "swin")["shift"] == "larger_maps"
     np.testing.assert_array_equal(params["norm_3"]["scale"], swin["swin.layernorm.weight"])
     np.testing.assert_array_equal(params["norm_1"]["scale"], np.ones(16))
     np.testing.assert_array_equal(params["norm_1"]["bias"], np.zeros(16))

@@ -95,6 +95,67 @@ def test_dotted_names_and_persistent_objects_are_refused(tmp_path):
         read_pickle(tmp_path / "persistent")
 
 
+def dtype_(code, state=None):
+    """Opcodes of a dtype by its code."""
+    state = state or b"(K\x03" + string(b"|") + b"NNN" + 2 * (b"J" + struct.pack("<i", -1)) + b"K\x00tb"
+    return b"cnumpy\ndtype\n" + string(code) + b"K\x00K\x01\x87R" + state
+
+
+START = b"K\x00\x85" + string(b"b")
+
+
+def array_(shape, dtype, pixels, start=START):
+    """Opcodes of an array that starts as numpy starts it, unless said otherwise."""
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + start + b"\x87R"
+    return empty + b"(K\x01" + shape + dtype + b"\x89" + string(pixels) + b"tb"
+
+
+ONE = b"K\x03\x85"  # (3,)
+FIELDS = b"(K\x03" + string(b"|") + b"N(K\x01tN" + 2 * (b"J" + struct.pack("<i", -1)) + b"K\x00tb"
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "refused"),
+    [
+        (array_(ONE, dtype_(b"u1"), b"ab"), r"an array \[3\] of uint8 with 2 bytes"),
+        (array_(ONE, dtype_(b"f4"), b"abc"), r"an array \[3\] of float32 with 3 bytes"),
+        (array_(b"J\xff\xff\xff\xff\x85", dtype_(b"u1"), b"abc"), "an array that is not of plain numbers"),
+        (array_(b"K\x03", dtype_(b"u1"), b"abc"), "an array that is not of plain numbers"),
+        (array_(b"(K\x01K\x01K\x01K\x01K\x03t", dtype_(b"u1"), b"abc"), "an array that is not of plain numbers"),
+        (array_(ONE, dtype_(b"O8"), b"abc"), "dtype b'O8'"),
+        (array_(ONE, dtype_(b"V1"), b"abc"), "dtype b'V1'"),
+        (array_(ONE, dtype_(b"u1", FIELDS), b"abc"), "a dtype that is not of plain numbers"),
+        (array_(ONE, b"N", b"abc"), "an array that is not of plain numbers"),
+        (array_(ONE, dtype_(b"u1"), b"abc", start=b"K\x09\x85" + string(b"b")), r"an array that starts as \(9,\)"),
+        (array_(ONE, dtype_(b"u1"), b"abc", start=b"K\x00\x85" + string(b"u8")), "an array that starts as"),
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + string(b"b") + b"\x87R",
+            "without bytes",
+        ),
+        (b"cnumpy\nndarray\nK\x02\x85R", "TypeError"),
+        (b"cnumpy\nndarray\n", "part of an array"),
+        (b"cnumpy\nndarray\n)\x81", "neither an array nor a plain value"),
+        (b"c_codecs\nencode\n" + b"X\x01\x00\x00\x00a" + b"X\x05\x00\x00\x00utf-7" + b"\x86R", "another encoding"),
+        (b"]" * 20 + b"a" * 19, "nested more than 8 deep"),
+    ],
+)
+def test_only_arrays_of_numbers_with_their_bytes_are_made(tmp_path, opcodes, refused):
+    (tmp_path / "file").write_bytes(b"\x80\x02" + opcodes + b".")
+    with pytest.raises(ValueError, match=rf"file .*{refused}"):
+        read_pickle(tmp_path / "file")
+
+
+@pytest.mark.parametrize("code", ["u1", "i8", "f4", "b1"])
+def test_arrays_of_numbers_are_made(tmp_path, rng, code):
+    wanted = rng.integers(0, 2, (2, 3)).astype(code)
+    for array in (wanted, np.asfortranarray(wanted)):
+        (tmp_path / "file").write_bytes(pickle.dumps([array], 2))
+        [given] = read_pickle(tmp_path / "file")
+        np.testing.assert_array_equal(given, wanted)
+        assert given.dtype == wanted.dtype
+        assert given.flags.writeable
+
+
 def test_every_truncation_says_so(tmp_path, rng):
     whole = python2_batch(rng.integers(0, 256, (1, 3072), dtype=np.uint8), [1])
     for length in [0, 1, 30, 60, 100, 150, 200, 1000, len(whole) - 1]:

@@ -85,7 +85,7 @@ def flags(tmp_path_factory) -> dict[str, list[str]]:
     segmentor = networks.segmentor(config, len(streets.CLASS_NAMES), {})
     blank = jax.ShapeDtypeStruct((1, *config.crop, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: segmentation.init_segmentor(segmentor, jax.random.key(0), x), blank)
-    about = storage.about_segmentor(config, tuple(streets.CLASS_NAMES), {})
+    about = storage.about_segmentor(config, tuple(streets.CLASS_NAMES), {}, storage.read_preprocessing(config))
     storage.save(folder / "segmentor.safetensors", stages.final(config, arrays(shapes)), about)
     return {
         "quantod": [*PROBE, "--weights", str(folder / "network.safetensors"), "--outliers", f"own={folder / 'own'}"],

@@ -38,12 +38,31 @@ def test_variables_are_those_of_the_backbone(variables):
 
 
 def test_maps_are_those_of_transformers(recorded, variables):
-    out = jax.jit(small().apply)(variables, images())
+    out = jax.jit(small(shift="always").apply)(variables, images())
     assert [named.name for named in out.maps] == ["res2", "res3", "res4", "res5"]
     for name, found in out.by_name.items():
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, recorded[name], atol=1e-5 * np.abs(recorded[name]).max())
     np.testing.assert_allclose(out.summary, recorded["res5"].mean((1, 2)), atol=1e-5)
+
+
+def test_windows_of_a_classifier_stay_where_one_is_as_high_as_the_map(golden):
+    """SwinModel of transformers; its last map is 4 x 5, of windows of 4."""
+    recorded = golden("swin_classifier")
+    state = random_state(list(recorded["names"]), [tuple(map(int, s.split(","))) for s in recorded["shapes"]])
+    model = SwinTransformer(width=8, depths=(1, 1, 1, 2), heads=(1, 2, 2, 4), window=4)
+    assert model.shift == "larger_maps"
+    wanted = jax.eval_shape(model.init, jax.random.key(0), images())
+    variables = to_variables({f"swin.{name}": array for name, array in state.items()})["params"]
+    norms = {f"norm_{i}": {leaf: np.ones(8 << i, np.float32) for leaf in ("scale", "bias")} for i in range(3)}
+    norms["norm_3"] = {"scale": state["layernorm.weight"], "bias": state["layernorm.bias"]}
+    variables = {"params": variables | norms}
+    assert jax.tree.structure(wanted) == jax.tree.structure(variables)
+    batch = jnp.asarray(np.random.RandomState(1).standard_normal((2, 128, 160, 3)), jnp.float32)
+    found = jax.jit(model.apply)(variables, batch).by_name["res5"]
+    np.testing.assert_allclose(found, recorded["res5"], atol=1e-5 * np.abs(recorded["res5"]).max())
+    moved = jax.jit(model.clone(shift="always").apply)(variables, batch).by_name["res5"]
+    assert np.abs(moved - recorded["res5"]).max() > 1e-2
 
 
 def test_bfloat16_stays_near_float32(variables):
@@ -100,6 +119,7 @@ def test_the_mask_parts_what_the_shift_brought_together():
     [
         (small(), (2, 16, 16), r"images must have shape \[B, H, W, 3\]"),
         (small(), (2, 16, 16, 4), r"images must have shape \[B, H, W, 3\]"),
+        (small(shift="never"), (2, 16, 16, 3), "shift must be one of always, larger_maps; got 'never'"),
         (SwinTransformer(depths=(2, 2)), (2, 16, 16, 3), "must have 4 stages"),
         (SwinTransformer(width=8, heads=(1, 2, 3, 4)), (2, 16, 16, 3), "heads must divide the widths"),
     ],
@@ -119,6 +139,6 @@ def test_live_transformers(size):
     model = network()
     variables = to_variables(fill(model))
     batch = np.random.RandomState(2).standard_normal((1, *size, 3)).astype(np.float32)
-    found = jax.jit(small().apply)(variables, batch).by_name.values()
+    found = jax.jit(small(shift="always").apply)(variables, batch).by_name.values()
     for ours, wanted in zip(found, evaluate(model, batch), strict=True):
         np.testing.assert_allclose(ours, wanted, atol=1e-5 * np.abs(wanted).max())

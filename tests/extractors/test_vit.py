@@ -8,7 +8,7 @@ from golden.small_transformers import SMALL, recorded_state, register
 
 from quantjax.convert.transformers import backbone_overrides, to_backbone_variables
 from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer
-from quantjax.extractors.vit import Mlp, gelu
+from quantjax.extractors.vit import Mlp, gelu, quick_gelu
 
 TINY = VisionTransformer(patch=4, width=8, depth=2, heads=2, layers=(0, 1), grid=(2, 3), scale_branches=False)
 ONE_BLOCK = TINY.clone(depth=1, layers=(0,))
@@ -149,3 +149,22 @@ def test_against_transformers_now(monkeypatch, name):
         out = jax.jit(FEATURE_BACKBONES[name].build(**options).apply)(variables, recorded["images"])
         for key, given in (*out.by_name.items(), ("summary", out.summary)):
             assert relative(given, recorded[key]) < 1e-5, (cells, key)
+
+
+def test_gelu_and_quick_gelu_are_a_choice():
+    """x Phi(x) and x sigmoid(1.702 x) at 1: 0.8413 and 0.8458."""
+    for name in ("clip_vitb16", "clip_vitl14"):
+        quick, exact = FEATURE_BACKBONES[name].build(), FEATURE_BACKBONES[f"{name}_gelu"].build()
+        assert (quick.activation, exact.activation) == ("quick_gelu", "gelu")
+        assert quick == exact.clone(activation="quick_gelu")
+    np.testing.assert_allclose([gelu(1.0), quick_gelu(1.0)], [0.8413447, 0.8457958], rtol=1e-6)
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((1, 4, 4, 3)), jnp.float32)
+    clip = ONE_BLOCK.clone(style="clip", grid=(1, 1))
+    variables = drawn(clip, images, np.random.default_rng(0))
+    quick, exact, default = (
+        jax.jit(clip.clone(activation=a).apply)(variables, images).summary for a in ("quick_gelu", "gelu", None)
+    )
+    np.testing.assert_array_equal(quick, default)
+    assert 1e-4 < np.abs(quick - exact).max() < 0.2
+    with pytest.raises(ValueError, match="activation must be one of gelu, quick_gelu; got 'relu'"):
+        jax.eval_shape(clip.clone(activation="relu").init, jax.random.key(0), images)
