@@ -153,12 +153,11 @@ def test_numbers_sort_as_numbers():
 def test_class_folders_count_as_text_or_as_numbers(tmp_path, order, names):
     for split in ("train", "test"):
         for k, name in enumerate(("1", "2", "10")):
-            (tmp_path / split / name).mkdir(parents=True)
-            Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / split / name / "a.png")
-    Image.new("RGB", (8, 8), (99, 0, 0)).save(tmp_path / "outlier.png")
+            (tmp_path / "own" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / "own" / split / name / "a.png")
     (tmp_path / "other").mkdir()
-    (tmp_path / "outlier.png").rename(tmp_path / "other" / "a.png")
-    flags = ["--inlier", f"own={tmp_path}", "--outliers", f"other={tmp_path / 'other'}", "--class-order", order]
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(tmp_path / "other" / "a.png")
+    flags = ["--inlier", f"own={tmp_path / 'own'}", "--outliers", f"other={tmp_path / 'other'}", "--class-order", order]
     sets = load_sets(given(*flags, "--image-size", 8), Progress)
     assert sets.class_names == names
     for images, labels in ((sets.train_images, sets.train_labels), (sets.test_images, sets.test_labels)):
