@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save as to_bytes
 
 from quantjax import detector, methods, scores
-from quantjax.detector import artefact
+from quantjax.detector import artefact, exported
 from quantjax.extractors import BACKBONES, standardise
 from quantjax.flows.base import log_likelihood
 from quantjax.flows.recipes import quantod
@@ -180,9 +180,24 @@ def test_damaged_exports_are_refused(tmp_path, make):
     program.write_bytes(program.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged or cut short"):
         detector.load_exported(tmp_path / "e")
+    whole = (tmp_path / "e" / "exported.json").read_text()
+    content = json.loads(whole) | {"program_sha256": hashlib.sha256(program.read_bytes()).hexdigest()}
+    odd = [{"image_size": 1e400}, {"image_size": "x"}, {"class_names": 3}, {"threshold": None}, {"inputs": [1]}]
+    for change in odd:
+        text = json.dumps(content | change).replace("Infinity", "1e400")
+        (tmp_path / "e" / "exported.json").write_text(text)
+        with pytest.raises(ValueError, match=r"e holds no valid exported detector .*export it again"):
+            detector.load_exported(tmp_path / "e")
     program.unlink()
     with pytest.raises(FileNotFoundError, match=r"program\.bin"):
         detector.load_exported(tmp_path / "e")
+
+
+def test_a_program_that_is_none_names_its_file(rng):
+    """Whatever the reader of its buffers raises: ten cuts of random bytes."""
+    for length in range(0, 200, 20):
+        with pytest.raises(ValueError, match=r"e/program\.bin holds no program .*export or save the detector again"):
+            exported.read_program("e/program.bin", rng.bytes(length))
 
 
 def edit(folder, **changes):

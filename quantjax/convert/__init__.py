@@ -1,6 +1,7 @@
 """Foreign checkpoints -> trees of ours: the only room that knows foreign names.
 
-- `files`         weight files in any of three formats; our own trees as safetensors
+- `files`         weight files in any of three formats; our own trees as safetensors; `torch_files` those of PyTorch
+- `wrappings`     the one rule for what stands around and before a network's names
 - `hub`           the same by name, from the Hugging Face hub
 - `classifiers`   WideResNets and CIFAR ResNets
 - `transformers`  DINOv2, CLIP, Swin and our own, as backbones of a segmentor; `probes` the same below a linear layer

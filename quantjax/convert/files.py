@@ -77,13 +77,12 @@ def read_state_dict(path: str | Path, key: str | None = None, say: Say = warning
 
 @contextmanager
 def of_file(path: Any) -> Iterator[None]:
-    """Context: a ValueError is one about this file, and says so."""
+    """Context: a ValueError is one about this file, and says so, in characters that can be shown."""
     try:
         yield
     except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from error
+        text = "".join(c if c.isprintable() else "?" for c in str(error))
+        raise ValueError(text if str(path) in text else f"{path}: {text}") from error
 
 
 def write_safetensors(path: str | Path, tree: PyTree, metadata: Mapping[str, str] | None = None) -> None:

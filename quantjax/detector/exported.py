@@ -124,13 +124,22 @@ def to_program(
         ) from error
 
 
+def read_program(source: Any, data: bytes) -> Any:
+    """A serialised program as jax.export has it; ValueError that names its source when it is damaged."""
+    from jax import export
+
+    try:
+        return export.deserialize(bytearray(data))
+    except Exception as error:  # the reader of its buffers fails in its own ways, struct.error among them
+        reason = "".join(c for c in str(error).split("\n")[0] if c.isprintable())
+        raise ValueError(f"{source} holds no program ({reason:.120}): export or save the detector again") from error
+
+
 def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | None = None) -> Exported:
     """Read what save wrote, ready to run in padded batches.
 
     Raises FileNotFoundError when a file is missing, ValueError when one is damaged or from a newer format.
     """
-    from jax import export
-
     folder = Path(folder)
     content = artefact.read_json(folder / CONTENT)
     if content.get("format") != FORMAT:
@@ -142,9 +151,9 @@ def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | 
         names, threshold = tuple(content["class_names"]), float(content["threshold"])
         inputs = {str(name): int(width) for name, width in content.get("inputs", {}).items()}
         size = None if inputs else int(content["image_size"])
-        program = export.deserialize(bytearray(data))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
+    program = read_program(folder / PROGRAM, data)
     run = batched(program.call, batch_size=batch_size, devices=devices)
     take = rows.taking(inputs, {}) if size is None else images_of(size)
     return Exported(make_predictor(run, threshold, take), names, size, threshold, inputs)

@@ -93,14 +93,11 @@ def _to_program(compiled: Any, shapes: tuple[PyTree, ...], gradient: bool) -> by
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> tuple[Network, PyTree]:
     """(network, variables) of the arrays of a file that to_arrays made, each under `prefix`/; ValueError otherwise."""
-    from jax import export
-
     names = f"{prefix}/{VARIABLES}/"
     variables = {name.removeprefix(names): array for name, array in arrays.items() if name.startswith(names)}
-    try:
-        program = export.deserialize(bytearray(arrays[f"{prefix}/{PROGRAM}"].tobytes()))
-    except KeyError:
-        raise ValueError(f"{prefix}/{PROGRAM} is missing") from None
+    if f"{prefix}/{PROGRAM}" not in arrays:
+        raise ValueError(f"{prefix}/{PROGRAM} is missing")
+    program = exported.read_program(f"{prefix}/{PROGRAM}", arrays[f"{prefix}/{PROGRAM}"].tobytes())
     return program.call, variables
 
 

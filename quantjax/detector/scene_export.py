@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, to_program, write
+from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, read_program, to_program, write
 from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
@@ -105,7 +105,7 @@ def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | No
             windows.call, lambda maps: finish.call(*maps), window=window, stride=stride, batch_size=batch_size,
             shared=0, devices=devices,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
     predictor = make_predictor(run, score, threshold, height)
     return ExportedScenes(predictor, names, window, stride, threshold, height)
@@ -117,10 +117,9 @@ def _pair(values: Sequence[Any]) -> tuple[int, int]:
 
 
 def _program(folder: Path, name: str, content: Mapping[str, Any]) -> Any:
-    from jax import export
-
     file = folder / f"{name}.bin"
     data = artefact.read_bytes(file)
-    if hashlib.sha256(data).hexdigest() != content.get("sha256", {}).get(name):
+    digests = content.get("sha256")
+    if not isinstance(digests, Mapping) or hashlib.sha256(data).hexdigest() != digests.get(name):
         raise ValueError(f"{file} is damaged or cut short ({len(data)} bytes): export the detector again")
-    return export.deserialize(bytearray(data))
+    return read_program(file, data)

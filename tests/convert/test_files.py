@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantjax.convert.files import (
+    of_file,
     read_metadata,
     read_safetensors,
     read_state_dict,
@@ -189,6 +190,43 @@ def test_a_damaged_member_of_a_compressed_npz(tmp_path):
     path.write_bytes(bytes(raw))
     with pytest.raises(ValueError, match="damaged"):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.pt"])
+def test_whatever_damage_ends_in_our_error_that_names_the_file(tmp_path, state, name):
+    """Sixty times a few bytes that are others, gone or new; what survives it is read as numbers."""
+    path, rng = tmp_path / name, np.random.default_rng(0)
+    if name == "a.pt":
+        torch = pytest.importorskip("torch", exc_type=ImportError)
+        torch.save({"state_dict": {k: torch.from_numpy(v) for k, v in state.items()}, "epoch": 3}, path)
+    elif name == "a.npz":
+        np.savez(path, **state)
+    else:
+        save_file(state, path, {"about": "{}"})
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole) - 16, rng.integers(1, 9)):
+            damaged[at : at + rng.integers(0, 3)] = rng.bytes(rng.integers(0, 3))
+        path.write_bytes(damaged)
+        said = what_is_said(path)
+        refused += said is not None
+        assert said is None or (str(path) in said and said.isprintable())
+    assert refused > 10
+
+
+def what_is_said(path):
+    """The error about a damaged file, None when it is read as numbers all the same."""
+    try:
+        assert all(array.dtype.kind in "fiub" for array in read_state_dict(path).values())
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_an_error_about_a_file_s_content_names_it_without_control_codes(tmp_path):
+    with pytest.raises(ValueError, match=r"^a\.pt: 1 unexpected \(\?\[1mconv\)$"), of_file("a.pt"):
+        raise ValueError("1 unexpected (\x1b[1mconv)")
 
 
 def test_missing_file_wrong_suffix_and_no_arrays(tmp_path):
