@@ -83,7 +83,6 @@ def load_sets(
     Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
     splits; FileNotFoundError names the paths looked at and where the set is published.
     """
-
     sources = open_sources(config) if sources is None else sources
 
     def read(name: str, split: str) -> _Loaded:

@@ -87,6 +87,11 @@ def chain(*flows: Flow, **named: Flow) -> Flow:
         masks = {name: flow.draw_masks(k, batch) for (name, flow), k in zip(links.items(), keys, strict=True)}
         return _without_empty(masks) or None
 
+    return _both_ways(init, run, draw_masks)
+
+
+def _both_ways(init: Callable[..., PyTree], run: Callable[..., Any], draw_masks: Callable[..., PyTree]) -> Flow:
+    """The flow of run(params, x, masks, direction), computed in float32."""
     return in_float32(
         Flow(
             init,
@@ -134,14 +139,7 @@ def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
         first = make(jax.tree.map(lambda leaf: leaf[0], constants))
         return jax.vmap(lambda block_key: first.draw_masks(block_key, batch))(jax.random.split(key, blocks))
 
-    return in_float32(
-        Flow(
-            init,
-            lambda params, x, masks=None: run(params, x, masks, "forward"),
-            lambda params, z, masks=None: run(params, z, masks, "inverse"),
-            draw_masks,
-        )
-    )
+    return _both_ways(init, run, draw_masks)
 
 
 def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -> Array:
