@@ -24,17 +24,17 @@ from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax import trees
 from quantjax.classification import fit_classifier, training_seconds
-from quantjax.convert.classifiers import to_variables
+from quantjax.convert.classifiers import preprocessing_of, to_variables
 from quantjax.convert.compare import heads, some
 from quantjax.convert.files import of_file, read_metadata, read_safetensors, write_safetensors
 from quantjax.convert.hub import read_checkpoint as read_published
 from quantjax.convert.probes import to_probe_variables
 from quantjax.convert.transformers import assumption
-from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.extractors import BACKBONES, CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.hosts import from_first
 from quantjax.types import Preprocessing, PyTree
 
-PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
+PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "cifar": CIFAR, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
 PREPROCESSING = "preprocessing"  # key of a weight file's metadata
 FILE = "classifier.safetensors"  # in a run's folder
 PATIENCE = 10.0  # minutes of stage 1 on a CPU that a default may ask for
@@ -72,8 +72,9 @@ def read_weights(config: Settings, num_classes: int) -> Trained | None:
             _say_of_transformer(config.backbone, [] if finished else heads(found.arrays))
         else:
             variables, finished = to_variables(found.arrays, config.backbone, num_classes), True
-    recorded = _recorded_preprocessing(config.weights, found.key) or BACKBONES[config.backbone].preprocessing
+    recorded = _recorded_preprocessing(config.weights, found.key) or preprocessing_of(found.arrays, config.backbone)
     preprocessing = of_flags(config, PREPROCESSINGS.get(config.preprocessing or "", recorded))
+    print(f"images are standardised with {_in_words(preprocessing)}", flush=True)
     return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
 
 
@@ -83,6 +84,11 @@ def _say_of_transformer(backbone: str, left: list[str]) -> None:
         print(assumed, flush=True)
     if left:
         print(f"the head of --weights ({some(left)}) is extra and not used: stage 1 trains a probe", flush=True)
+
+
+def _in_words(preprocessing: Preprocessing) -> str:
+    mean, deviation = (" ".join(f"{value:.4g}" for value in values) for values in preprocessing[:2])
+    return f"mean {mean}, deviation {deviation}, {preprocessing.order}"
 
 
 def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:

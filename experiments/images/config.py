@@ -22,6 +22,7 @@ BackboneName = Literal[
     "wrn40_2",
     "wrn16_2",
     "wrn10_1",
+    "densenet_bc100_12",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -72,9 +73,10 @@ class QuantOD:
     weights: Path | None = None
     """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
     transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
-    preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
-    """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
-    preset paper and none in preset reference."""
+    preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
+    """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
+    network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
+    reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
     weights_key: str | None = None
     """Which network of --weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone, say.
     Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""

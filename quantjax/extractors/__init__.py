@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from quantjax.documented import show_fields
+from quantjax.extractors.densenet import DenseNet
 from quantjax.extractors.folding import extract, fold
-from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.extractors.preprocess import CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18
 from quantjax.extractors.swin import SwinTransformer
@@ -33,6 +34,7 @@ BACKBONES: dict[str, Backbone] = {
     # small ones for demonstrations on few images, hence without dropout
     "wrn16_2": Backbone(partial(WideResNet, depth=16, width=2, dropout_rate=0.0), 128, ENERGY_OOD),
     "wrn10_1": Backbone(partial(WideResNet, depth=10, width=1, dropout_rate=0.0), 64, ENERGY_OOD),
+    "densenet_bc100_12": Backbone(DenseNet, 342, CIFAR),
     "resnet18": Backbone(ResNet18, 512, ENERGY_OOD),
     **{f"resnet{d}": Backbone(partial(CifarResNet, depth=d), 64, IMAGENET) for d in (20, 32, 44, 56)},
 }
@@ -103,6 +105,7 @@ BACKBONES |= {name: _probe(FEATURE_BACKBONES[name]) for name in PROBES}
 
 __all__ = [
     "BACKBONES",
+    "CIFAR",
     "CLIP",
     "ENERGY_OOD",
     "FEATURE_BACKBONES",
@@ -111,6 +114,7 @@ __all__ = [
     "PROBES",
     "Backbone",
     "CifarResNet",
+    "DenseNet",
     "FeatureBackbone",
     "LinearProbe",
     "ResNet18",

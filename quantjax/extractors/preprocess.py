@@ -10,6 +10,8 @@ from quantjax.types import Array, Preprocessing
 NONE = Preprocessing()
 # the CIFAR statistics of Liu et al. (Energy-based OOD detection, NeurIPS 2020), also Hendrycks et al.'s
 ENERGY_OOD = Preprocessing((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
+# CIFAR-10's mean, and the mean deviation within an image, as widely used scripts standardise with them; DICE's networks
+CIFAR = Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Radford et al., ICML 2021
 CLIP = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

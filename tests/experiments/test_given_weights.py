@@ -17,7 +17,7 @@ from experiments.progress import Progress
 from experiments.scenes import config as scenes
 from experiments.scenes import storage
 from quantjax import detector
-from quantjax.convert.classifiers import to_foreign
+from quantjax.convert.classifier_names import WIDE, to_foreign
 from quantjax.convert.files import write_safetensors
 from quantjax.convert.transformers import assumption
 from quantjax.data.class_order import by_number
@@ -39,7 +39,7 @@ def foreign(variables, prefix):
     """The arrays as PyTorch would name and lay them out."""
     layout = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     flat = flatten(variables).items()
-    return {prefix + to_foreign(path, wide=True): np.transpose(a, layout[np.ndim(a)]) for path, a in flat}
+    return {prefix + to_foreign(path, WIDE): np.transpose(a, layout[np.ndim(a)]) for path, a in flat}
 
 
 def given(*flags):
