@@ -65,7 +65,10 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
     if backbone in PROBES:
         variables, trained = to_probe_variables(state_dict, backbone, num_classes)
         if not trained:
-            raise ValueError(f"these are weights of {backbone} without a linear probe: train one on its class tokens")
+            raise ValueError(
+                f"these are weights of {backbone} without a linear probe for {num_classes} classes: train one on its "
+                "class tokens"
+            )
         return variables
     own = any(name.startswith("params/") for name in state_dict)
     arrays = dict(state_dict) if own else common_names(state_dict)
