@@ -24,6 +24,7 @@ BackboneName = Literal[
     "wrn10_1",
     "densenet_bc100_12",
     "resnet18",
+    "resnet50",
     "resnet20",
     "resnet32",
     "resnet44",

@@ -94,7 +94,7 @@ def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
     classes = _class_count(arrays)
     if classes is None:
         return None
-    return next((name for name in CONVOLUTIONAL if not _difference(arrays, _template(name, classes, own))), None)
+    return next((name for name in _alike(arrays) if not _difference(arrays, _template(name, classes, own))), None)
 
 
 @cache
@@ -131,11 +131,17 @@ def _difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str
     return difference(arrays, {name: shape for name, (_, shape) in wanted.items()})
 
 
+def _alike(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The convolutional networks that have transitions, or all others: tracing a dense one takes its time."""
+    dense = any("trans" in name for name in arrays)
+    return [name for name in CONVOLUTIONAL if name.startswith("densenet") == dense]
+
+
 def _body_of(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     """The networks whose arrays these are but for the last layer."""
     own = any(name.startswith("params/") for name in state_dict)
     arrays = dict(state_dict) if own else common_names(state_dict)
-    shapes = {name: _template(name, 1, own) for name in CONVOLUTIONAL}
+    shapes = {name: _template(name, 1, own) for name in _alike(arrays)}
     return [name for name, wanted in shapes.items() if not _difference(_headless(arrays), _headless(wanted))]
 
 

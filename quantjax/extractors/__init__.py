@@ -11,7 +11,7 @@ from quantjax.extractors.densenet import DenseNet
 from quantjax.extractors.folding import extract, fold
 from quantjax.extractors.preprocess import CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
-from quantjax.extractors.resnet import CifarResNet, ResNet18
+from quantjax.extractors.resnet import CifarResNet, ResNet18, ResNet50
 from quantjax.extractors.swin import SwinTransformer
 from quantjax.extractors.vit import Activation, VisionTransformer
 from quantjax.extractors.wrn import WideResNet
@@ -40,6 +40,7 @@ BACKBONES: dict[str, Backbone] = {
     "wrn10_1": Backbone(partial(WideResNet, depth=10, width=1, dropout_rate=0.0), 64, ENERGY_OOD),
     "densenet_bc100_12": Backbone(DenseNet, 342, CIFAR),
     "resnet18": Backbone(ResNet18, 512, ENERGY_OOD),
+    "resnet50": Backbone(ResNet50, 2048, IMAGENET, side=224, short_side=256),
     **{f"resnet{d}": Backbone(partial(CifarResNet, depth=d), 64, IMAGENET) for d in (20, 32, 44, 56)},
 }
 
@@ -135,6 +136,7 @@ __all__ = [
     "FeatureBackbone",
     "LinearProbe",
     "ResNet18",
+    "ResNet50",
     "SwinTransformer",
     "VisionTransformer",
     "WideResNet",

@@ -45,7 +45,8 @@ def resize_square(images: Array, side: int) -> Array:
     """Resize images [B, H, W, C] of `standardise` to [B, side, side, C] float32 in the same range, cubic, antialiased.
 
     Keys' kernel with a = -1/2, columns before rows; results are held in the range and, of uint8, rounded after either,
-    as Pillow does it: equal to its BICUBIC but for single grey levels, where its fixed point rounds otherwise.
+    as Pillow does it for square images: equal to its BICUBIC but for single grey levels, where its fixed point rounds
+    otherwise. Of other images Pillow 13 takes the rows first where they are many.
     """
     whole = images.dtype == jnp.uint8
     x = images.astype(jnp.float32)
