@@ -226,11 +226,10 @@ def test_a_size_that_no_run_had_before_leaves_its_name_alone(tmp_path):
 def test_the_publisher_s_preprocessing_is_taken_from_the_names_and_said(tmp_path, capsys):
     shapes = jax.eval_shape(BACKBONES["wrn10_1"].build(3).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     state = foreign(jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes), "")
-    renamed = {name.replace(".layer.", ".nblockLayer.").replace(".bn", ".batch_norm"): a for name, a in state.items()}
-    renamed = {
-        name.replace("bn1.", "batch_norm.").replace("convShortcut", "conv_inp"): a for name, a in renamed.items()
-    }
-    np.savez(tmp_path / "a.npz", **renamed)
+    for ours, theirs in ((".layer.", ".nblockLayer."), (".bn", ".batch_norm"), ("bn1.", "batch_norm.")):
+        state = {name.replace(ours, theirs): array for name, array in state.items()}
+    state = {name.replace("convShortcut", "conv_inp"): array for name, array in state.items()}
+    np.savez(tmp_path / "a.npz", **state)
     read = classifier.read_weights(given("--weights", tmp_path / "a.npz", "--network-size", "16"), 3)
     assert read.preprocessing == CIFAR._replace(side=16)
     said = capsys.readouterr().out

@@ -53,8 +53,6 @@ def test_folding_changes_no_output(rng, name):
         ("wrn10_1", 7, 4),
         ("resnet20", 19, 0),
         ("resnet18", 20, 0),
-        # dense: two a layer, of which the second folds, one a transition, and the last one
-        ("densenet_bc100_12", 99, 51),
         ("resnet50", 53, 0),
     ],
 )
