@@ -20,6 +20,7 @@ from quantjax.scores.gaussian import (
     tied_gaussian,
     tied_moments,
     typicality,
+    whiten,
 )
 from quantjax.scores.head import LinearHead, head_logits, solve_head
 from quantjax.scores.hopfield import fit_she, she
@@ -102,6 +103,7 @@ __all__ = [
     "typicality",
     "unknown",
     "vim",
+    "whiten",
 ]
 
 show_fields(__name__)

@@ -196,7 +196,10 @@ def typicality(gaussian: TiedGaussian, features: Array) -> Array:
 
 
 def whiten(gaussian: TiedGaussian, features: Array) -> Array:
-    """L^-1 (f - centre); [B, D] -> [B, D]. Raises ValueError when features are not [B, D] of the fit's D."""
+    """Return L^-1 (f - centre): unit covariance within classes; [B, D] -> [B, D].
+
+    Raises ValueError when features are not [B, D] of the fit's D.
+    """
     check_shape("features", features, f"[B, {gaussian.centre.shape[0]}]")
     centred = jnp.asarray(features, jnp.float32) - gaussian.centre[None, :]
     return jnp.matmul(centred, gaussian.whitening.T, precision=jax.lax.Precision.HIGHEST)

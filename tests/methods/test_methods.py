@@ -25,6 +25,7 @@ class Row:
 
 ROWS = [
     Row("quantod", 0.99, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}, negatives=True),
+    Row("quantod_pp", 0.79, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}),
     Row("msp", 0.92),
     Row("max_logit", 0.93),
     Row("energy", 0.93),
