@@ -20,7 +20,9 @@ BackboneName = Literal[
     "wrn40_2",
     "wrn16_2",
     "wrn10_1",
+    "densenet_bc100_12",
     "resnet18",
+    "resnet50",
     "resnet20",
     "resnet32",
     "resnet44",
@@ -35,6 +37,9 @@ BackboneName = Literal[
     "clip_vitl14",
     "clip_vitb16_gelu",
     "clip_vitl14_gelu",
+    "deit_tiny16",
+    "deit_small16",
+    "vit_base16",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
@@ -59,16 +64,24 @@ class QuantOD(shared.Flags):
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
     image_size: int | None = None
     """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
-    transformers, which need a multiple of their patch."""
+    transformers, which need a multiple of their patch, but 32 where a network for 224 judges sets of small images
+    (cifar10, cifar100, svhn, digits): so no image set is told by its sharpness."""
+    short_side: int | None = None
+    """Pixels to which the short side is resized before the centre is cut. Default: --image-size; 256 for 224 of
+    networks published for ImageNet, as torchvision does."""
+    network_size: int | None = None
+    """Side of what the network sees: images are resized to it, bicubic. Default: as the images; 224 for networks
+    published for 224."""
     backbone: BackboneName | None = None
     """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
     (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
     """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
     transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
-    preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
-    """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
-    preset paper and none in preset reference."""
+    preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
+    """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
+    network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
+    reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference"] = "paper"
@@ -154,6 +167,8 @@ DEMONSTRATION: dict[str, Any] = {
 FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
+SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
+LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
 PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
 
 
@@ -168,6 +183,7 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     from quantjax.bundled.images import BUNDLED_OUTLIERS
 
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
+    config = _sizes(config)
     if probe:
         config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
     config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
@@ -189,6 +205,20 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
+
+
+def _sizes(config: QuantOD) -> QuantOD:
+    """What is known of the sizes of a network that is published for one size; others have None."""
+    from quantjax.extractors import BACKBONES
+
+    published = BACKBONES.get(config.backbone or "")
+    if published is None or published.side is None:
+        return config
+    small = config.inlier in SMALL_IMAGES
+    config = fill(config, image_size=32 if small else published.side)
+    if config.image_size == published.side:
+        return fill(config, short_side=published.short_side)
+    return fill(config, network_size=published.side) if small else config
 
 
 def is_probe(backbone: str | None) -> bool:
@@ -216,6 +246,10 @@ def check(settings: Settings) -> None:
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
+    if settings.network_size is not None:
+        check_interval("--network-size", settings.network_size, 8, 4096)
+    if settings.short_side is not None:
+        check_interval("--short-side", settings.short_side, settings.image_size, 4096)
     shared.check_seed_and_run(settings)
     shared.check_data_dir(settings)
     if not settings.outliers:
@@ -240,7 +274,10 @@ def check_probe(settings: Settings) -> None:
     """Raise ValueError unless a linear probe has a transformer, and images of whole patches."""
     from quantjax.extractors import FEATURE_BACKBONES
 
-    name, size, patch = settings.backbone, settings.image_size, FEATURE_BACKBONES[settings.backbone].stride
+    name, patch = settings.backbone, FEATURE_BACKBONES[settings.backbone].stride
+    flag, size = "--network-size", settings.network_size
+    if size is None:
+        flag, size = "--image-size", settings.image_size
     if settings.weights is None:
         raise ValueError(
             f"--backbone {name} is frozen and needs --weights FILE: the transformer's published weights, or "
@@ -248,7 +285,7 @@ def check_probe(settings: Settings) -> None:
         )
     if size % patch:
         fit = max(1, round(size / patch)) * patch
-        raise ValueError(f"--image-size must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
+        raise ValueError(f"{flag} must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
 
 
 def identity(config: Settings) -> dict[str, Any]:
@@ -259,6 +296,7 @@ def identity(config: Settings) -> dict[str, Any]:
     from quantjax.data.content import file_digest
 
     settings = shared.computed(config, PLACE)
+    settings = {name: value for name, value in settings.items() if value is not None or name not in LATER}
     return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 

@@ -19,6 +19,7 @@ from quantjax.atomic import replaced_file, write_text
 from quantjax.data import augment
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
+from quantjax.extractors.preprocess import stated
 from quantjax.hosts import from_first
 from quantjax.inference import batched
 from quantjax.report import write_json
@@ -77,7 +78,7 @@ def build(
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
-    identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
+    identity = data.fingerprint(np.asarray(about), *stated(preprocessing).values(), *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
     widths = first[0].shape[1], first[1].shape[1]
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, widths, head)
