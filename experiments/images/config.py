@@ -14,8 +14,6 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.hosts import Hosts
-from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -52,22 +50,18 @@ PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantOD:
+class QuantOD(shared.Flags):
     """Fit a quantile-trained normalizing flow to a classifier's features and find outliers with it.
 
     With no flags this runs the bundled demonstration: digits 0-7 against six outlier sets that need no download.
     """
 
-    workdir: Path = Path("runs")
-    """Folder of the runs (<workdir>/quantod-<inlier>-<hash>/) and of the feature cache (<workdir>/cache/)."""
     inlier: str = "digits"
     """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
     one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
     outliers: tuple[str, ...] | None = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
-    data_dir: Path | None = None
-    """Folder that holds the published archives, unpacked."""
     image_size: int | None = None
     """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
     transformers, which need a multiple of their patch, but 32 where a network for 224 judges sets of small images
@@ -88,16 +82,6 @@ class QuantOD:
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
     reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
-    weights_key: str | None = None
-    """Which network of --weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone, say.
-    Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""
-    mean: Triple | None = None
-    """What the publisher of --weights subtracts from the channels, in the order the network sees them; numbers above 1,
-    here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: as --preprocessing says."""
-    deviation: Triple | None = None
-    """What the channels are divided by then; goes with --mean."""
-    channel_order: ChannelOrder | None = None
-    """Order in which the network sees colours. Default: what --weights was stored with, else rgb."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference"] = "paper"
@@ -131,10 +115,6 @@ class QuantOD:
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
-    precision: Precision | None = None
-    """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
-    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
-    accelerator, float32 on a CPU."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
@@ -146,20 +126,6 @@ class QuantOD:
     """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
     """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
-    seed: int = 0
-    """Seed of initialisation, shuffling, augmentation and dropout."""
-    tensorboard: bool = False
-    """Also write the curves as TensorBoard events (needs the tracking extra)."""
-    run: str | None = None
-    """Name of the run's folder under --workdir. Default: quantod-<inlier>-<hash of the settings>."""
-    resume: bool = False
-    """Continue an unfinished run."""
-    overwrite: bool = False
-    """Delete the run's folder first; the feature cache stays."""
-    debug: bool = False
-    """Show the traceback of an error instead of one line."""
-    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
-    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ def check_numbers(owner: str, settings: Mapping[str, Any], lists: tuple[str, ...
     """Raise ValueError unless settings read from a file are texts and numbers of sane size, or in `lists`."""
     for key, value in settings.items():
         number = isinstance(value, int | float) and abs(value) <= LARGEST
-        if not (number or isinstance(value, str) or (key in lists and isinstance(value, list))):
+        if not (number or isinstance(value, str) or (key.rpartition(".")[2] in lists and isinstance(value, list))):
             raise ValueError(
                 f"setting {key} of the {owner} must be a text or a number up to {LARGEST:.0e}, got {value!r:.40}"
             )
