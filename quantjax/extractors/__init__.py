@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from quantjax.documented import show_fields
 from quantjax.extractors.densenet import DenseNet
 from quantjax.extractors.folding import extract, fold
+from quantjax.extractors.layers import layer_statistics
 from quantjax.extractors.preprocess import CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18, ResNet50
@@ -142,6 +143,7 @@ __all__ = [
     "WideResNet",
     "extract",
     "fold",
+    "layer_statistics",
     "standardise",
 ]
 
