@@ -169,6 +169,21 @@ def test_wrong_shapes_raise(fitted, row):
 
 
 @each
+def test_a_score_of_cached_rows_is_lowered_for_any_number_of_rows(fitted, row):
+    """An exported detector takes any batch, of one row as of more than fit into one chunk."""
+    made, method = fitted(row), methods.get(row.name)
+    if methods.needs_network(method):
+        return
+    [batch] = jax.export.symbolic_shape("b")
+    rows = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (8, 64)]
+
+    def score(logits, features):
+        return method.score(made.settings, made.params, methods.View(ClassifierOutput(logits, features, {})))
+
+    assert jax.export.export(jax.jit(score))(*rows).out_avals[0].shape == (batch,)
+
+
+@each
 def test_unknown_settings_are_refused(row):
     with pytest.raises(ValueError, match=f"method {row.name} has no setting 'colour'; it has"):
         methods.complete_settings(methods.get(row.name), {"colour": 1})
