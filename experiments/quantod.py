@@ -19,8 +19,10 @@ from typing import Any
 from experiments.errors import report_errors
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
 from experiments.settings import describe
+from experiments.terminal import lasting_streams
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)

@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import report_errors
 from experiments.images.tables import image_tables
 from experiments.run_log import FILE
 from experiments.scenes.tables import scene_tables
+from experiments.terminal import lasting_streams
 from quantjax.atomic import write_text
 from quantjax.report import read_jsonl
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -30,18 +33,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--epochs", type=int, nargs="+", default=[1, 2, 3, 5, 10, 25, 50], help="epochs of the curves shown"
     )
-    args = parser.parse_args(argv)
-    try:
-        runs = [read_run(folder) for folder in args.runs]
-        scenes = [run for run in runs if run["positive_class"] == "outlier"]
-        images = [run for run in runs if run["positive_class"] == "inlier"]
-        parts = [image_tables(images, args.epochs)] if images else []
-        text = "\n".join([*parts, scene_tables(scenes)] if scenes else parts)
-        if args.output:
-            write_text(args.output, text)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    return report_errors(lambda: run(options), "the number of runs", stopped="\nstopped")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the tables, and write them where asked to."""
+    runs = [read_run(folder) for folder in options.runs]
+    scenes = [run for run in runs if run["positive_class"] == "outlier"]
+    images = [run for run in runs if run["positive_class"] == "inlier"]
+    parts = [image_tables(images, options.epochs)] if images else []
+    text = "\n".join([*parts, scene_tables(scenes)] if scenes else parts)
+    if options.output:
+        write_text(options.output, text)
     print(text)
     return 0
 

@@ -6,7 +6,6 @@ Of a frozen transformer it is the linear probe on its class token that is given 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from quantjax.convert.probes import to_probe_variables
 from quantjax.convert.transformers import assumption
 from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.hosts import from_first
+from quantjax.machine import cores
 from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
@@ -111,8 +111,7 @@ def check_time(flags: QuantOD, config: Settings, images: int) -> None:
         return
 
     def minutes(name: str, epochs: int) -> float:
-        network, cores = BACKBONES[name].build(2), os.cpu_count() or 1
-        return training_seconds(network, config.image_size, images, epochs, cores) / 60.0
+        return training_seconds(BACKBONES[name].build(2), config.image_size, images, epochs, cores()) / 60.0
 
     expected = minutes(config.backbone, config.epochs)
     if expected <= PATIENCE:
