@@ -35,9 +35,9 @@ def status_of(error: KeyboardInterrupt) -> int:
 def caught(said: str) -> Iterator[None]:
     """Context: the first SIGINT or SIGTERM raises Interrupted, once; later ones change nothing.
 
-    Python raises between two of its own steps alone, and a compilation is one step: a watch of its own ends the process
-    with the line `said` where the block has not ended GRACE seconds after the signal. Outside the main thread, and where
-    the caller handles the signals, nothing changes.
+    Python raises between two of its own steps alone, and a compilation is one step: where the block has not ended GRACE
+    seconds after the signal, a watch of its own says the line `said` and ends the process. Outside the main thread, and
+    where the caller handles the signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread() or not _are_free():
         yield
@@ -66,9 +66,7 @@ def _are_free() -> bool:
 def _raise_once(number: int, frame: FrameType | None) -> NoReturn:
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
-    atexit.register(
-        _leave, 128 + number
-    )  # runs before all others: threads of libraries crash when Python is taken down
+    atexit.register(_leave, 128 + number)  # before all others: taking Python down crashes threads of libraries
     raise Interrupted(number)
 
 

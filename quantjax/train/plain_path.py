@@ -45,6 +45,6 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 def _refused(folder: Path, why: str) -> str:
     return (
-        f"checkpoints cannot be kept in {folder}: Orbax misreads characters of that path ({' '.join(sorted(MEANINGFUL))} "
-        f"or no UTF-8) and {why}; choose a folder without them"
+        f"checkpoints cannot be kept in {folder}: Orbax misreads some characters of that path, of "
+        f"{' '.join(sorted(MEANINGFUL))} or no UTF-8, and {why}; choose a folder without them"
     )
