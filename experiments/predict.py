@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(json.dumps(row) if options.json else line(row), flush=True)
         if is_lost() and options.output is None:
-            print("stopped: nobody reads the output any more", file=sys.stderr)
+            print("stopped: the output was closed, or its disk is full", file=sys.stderr)
             return 1
     return 2 if unread == len(paths) else 1 if unread or missed else 0
 
@@ -94,9 +94,11 @@ def open_detector(run: Path) -> tuple[Any, Any]:
         raise FileNotFoundError(f"--run must be the folder of a run, {run} does not exist or is no folder")
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{run} holds no detector: the run is not finished, or it is another kind of folder")
+    from experiments.start import backend
     from quantjax import detector, parallel
 
     parallel.cores_as_devices()
+    backend()
     loaded = detector.load(folder)
     if isinstance(loaded, detector.FeatureDetector):
         raise ValueError(f"the detector in {run} takes features, no images: use it from Python, detector.predict")

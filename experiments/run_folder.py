@@ -118,9 +118,9 @@ def begin_run(
 def _stored_identity(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     try:
-        stored = json.loads(file.read_text())["identity"]
+        stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
         return dict(stored.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{folder} is not a run's folder ({CONFIG} is missing or damaged: {error}): choose another --run name"
         ) from error

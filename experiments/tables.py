@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +40,41 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables, and write them where asked to."""
-    runs = [read_run(folder) for folder in options.runs]
-    scenes = [run for run in runs if run["positive_class"] == "outlier"]
-    images = [run for run in runs if run["positive_class"] == "inlier"]
-    parts = [image_tables(images, options.epochs)] if images else []
-    text = "\n".join([*parts, scene_tables(scenes)] if scenes else parts)
+    text = tables_of([read_run(folder) for folder in options.runs], options.epochs)
     if options.output:
         write_text(options.output, text)
     print(text)
     return 0
 
 
+def tables_of(runs: Sequence[dict[str, Any]], epochs: Sequence[int]) -> str:
+    """Markdown, of runs on images and of runs on scenes apart."""
+    scenes = [run for run in runs if run["positive_class"] == "outlier"]
+    images = [run for run in runs if run["positive_class"] == "inlier"]
+    parts = [image_tables(images, epochs)] if images else []
+    return "\n".join([*parts, scene_tables(scenes)] if scenes else parts)
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """results.json of a run with the curve of its metrics.jsonl under "curve"."""
     file = folder / "results.json"
     try:
-        results = json.loads(file.read_text())
+        results = json.loads(file.read_text(encoding="utf-8"))
         rows, _ = results["rows"], results["positive_class"]
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no results.json: finish the run first, with --resume") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}): run it again with --overwrite") from error
-    curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow" and "fpr95" in r}
-    return results | {"rows": rows, "curve": curve, "folder": folder.name}
+    try:
+        curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow" and "fpr95" in r}
+        found = results | {"rows": rows, "curve": curve, "folder": folder.name}
+        tables_of([found], [1])
+    except Exception as error:  # what is missing or of another kind shows in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{file}, or {FILE} beside it, is damaged ({reason}): run it again with --overwrite"
+        ) from error
+    return found
 
 
 if __name__ == "__main__":

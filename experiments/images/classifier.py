@@ -92,9 +92,11 @@ def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:
     stored = read_metadata(path).get(PREPROCESSING) if path.suffix.lower() == ".safetensors" else None
     if not stored:
         return None
-    with of_file(path):
+    try:
         mean, std, *order = json.loads(stored)  # files of earlier versions have no order
-        return Preprocessing(tuple(mean), tuple(std), *order)
+        return Preprocessing(tuple(map(float, mean)), tuple(map(float, std)), *order)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} does not say its preprocessing ({error}): give --preprocessing, or a copy") from error
 
 
 def preprocessing_to_text(preprocessing: Preprocessing) -> str:

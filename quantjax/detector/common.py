@@ -64,7 +64,7 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
     mean, std = (tuple(map(float, content["preprocessing"][key])) for key in ("mean", "std"))
     return {
         "backbone": content["backbone"]["name"],
-        "precision": content["backbone"].get("precision"),
+        "precision": content["backbone"].get("precision", "float32"),
         "preprocessing": Preprocessing(mean, std, content["preprocessing"].get("order", "rgb")),
         **decision_from_content(content),
     }
@@ -84,7 +84,7 @@ def score_from_content(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
     In artefacts of version 0.1 an `epsilon` beside a plain score means the method that is called perturbed now.
     """
-    name, settings = content["score"]["name"], dict(content["score"]["settings"])
+    name, settings = content["score"]["name"], dict(content["score"].get("settings", {}))
     check_numbers("score", settings, lists=("permutations",))
     if "epsilon" in settings and "epsilon" not in methods.get(name).defaults:
         if settings["epsilon"] > 0.0:

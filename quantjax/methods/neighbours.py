@@ -41,6 +41,7 @@ METHODS = (
         defaults={"k": 10, "step": 5},
         source="chosen here: the 10th neighbour among every 5th training row",
         learns_from=("features",),
+        least_rows=lambda settings: int(settings["k"]),
         fit=_fit,
         template=_template,
         score_settings=("k",),
