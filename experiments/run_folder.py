@@ -85,7 +85,7 @@ def find_run(
     differ = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
     if differ:
         shown = "; ".join(f"{k}: there {stored.get(k)!r}, given {identity.get(k)!r}" for k in differ[:5])
-        raise ValueError(f"--run {name} holds a run of another configuration ({shown}): choose another --run name")
+        raise ValueError(f"{folder} holds a run of another configuration ({shown}): choose another --run name")
     if not (folder / FINISHED).exists() and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run of these settings: add --resume to continue it or --overwrite to restart"
