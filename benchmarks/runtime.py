@@ -117,7 +117,7 @@ class Peer:
         from benchmarks.peers import quantod_torch as peer
 
         def dataset(source: Any) -> Any:
-            return peer.Images(source, partial(images.fit, size=32), *self.preprocessing)
+            return peer.Images(source, partial(images.fit, size=32), *self.preprocessing[:3])
 
         scores = {"msp": peer.msp, "energy": peer.energy, "quantod": peer.quantod(self.flow)}
         scores["odin"] = peer.odin(self.preprocessing.std)

@@ -81,7 +81,9 @@ def judge(predictor: Any, detector: Any, paths: Sequence[Path], output: Path | N
 def classify(predictor: Any, detector: Any, paths: Sequence[Path]) -> Iterator[dict[str, Any] | str]:
     """Rows of a detector of images; of a chunk first what could not be read."""
     for start in range(0, len(paths), CHUNK):
-        images, read, errors = read_images(paths[start : start + CHUNK], detector.image_size)
+        images, read, errors = read_images(
+            paths[start : start + CHUNK], detector.image_size, detector.preprocessing.short_side
+        )
         yield from errors
         if read:
             yield from rows(read, predictor.predict(images), detector)
@@ -130,7 +132,7 @@ def list_images(paths: Sequence[Path], output: Path | None = None) -> tuple[list
     return files, missed
 
 
-def read_images(paths: Sequence[Path], size: int) -> tuple[Any, list[Path], list[str]]:
+def read_images(paths: Sequence[Path], size: int, short_side: int | None = None) -> tuple[Any, list[Path], list[str]]:
     """(images uint8 [N, size, size, 3], the paths they come from, one error per unreadable file)."""
     import numpy as np
 
@@ -139,7 +141,7 @@ def read_images(paths: Sequence[Path], size: int) -> tuple[Any, list[Path], list
     images, read, errors = [], [], []
     for path in paths:
         try:
-            images.append(fit(read_image(path), size))
+            images.append(fit(read_image(path), size, short_side))
             read.append(path)
         except (ValueError, OSError) as error:
             errors.append(str(error))

@@ -1,6 +1,6 @@
-"""What the settings of every command share: how they are filled in, checked, told apart and named.
+"""What the settings of every command share: some flags, and how all are filled in, checked, told apart and named.
 
-The settings themselves, their defaults and their flags are in `images.config` and `scenes.config`.
+What one command alone can be told is in `images.config` and `scenes.config`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import tyro
+
+from experiments.hosts import Hosts
+from experiments.preprocessing import ChannelOrder, Triple
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -20,6 +25,44 @@ Config = TypeVar("Config")
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 # Where a run happens, or whether it may go on: no part of what it computes. Each command adds its own.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "hosts", "tensorboard")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags of every command; its own stand in `images.config` and `scenes.config`."""
+
+    workdir: Path = Path("runs")
+    """Folder of the runs (a folder each) and of what runs share (<workdir>/cache/)."""
+    data_dir: Path | None = None
+    """Folder that holds the published archives, unpacked."""
+    run: str | None = None
+    """Name of the run's folder under --workdir. Default: the command, what it runs on, and a hash of the settings."""
+    resume: bool = False
+    """Continue an unfinished run."""
+    overwrite: bool = False
+    """Delete the run's folder first; what runs share stays."""
+    seed: int = 0
+    """Seed of every random draw: initialisation, order, augmentation, dropout, pasting."""
+    precision: Precision | None = None
+    """Arithmetic of the networks; heads, likelihoods, losses and scores are float32 always. tensorfloat32 is float32
+    with the factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
+    accelerator, float32 on a CPU."""
+    mean: Triple | None = None
+    """What the publisher of the weights subtracts from the channels, in the order the network sees them; numbers above
+    1, here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: what the weights' publishers used."""
+    deviation: Triple | None = None
+    """What the channels are divided by then; goes with --mean."""
+    channel_order: ChannelOrder | None = None
+    """Order in which the network sees colours. Default: what the weights were stored with, else rgb."""
+    weights_key: str | None = None
+    """Which network of the given weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone,
+    say. Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""
+    tensorboard: bool = False
+    """Also write the curves as TensorBoard events (needs the tracking extra)."""
+    debug: bool = False
+    """Show the traceback of an error instead of one line."""
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
+    """One of several processes, see docs/experiments.md."""
 
 
 def default_precision(accelerator: bool) -> Precision:

@@ -80,6 +80,10 @@ class Preprocessing(NamedTuple):
     """[3], positive, in the same order."""
     order: Literal["rgb", "bgr"] = "rgb"
     """What the network sees; images themselves are red, green, blue always."""
+    side: int | None = None
+    """H = W in pixels to which images are resized for the network (bicubic, as Pillow does it); None: as they come."""
+    short_side: int | None = None
+    """Pixels to which files' short sides are resized (bilinear) before their centres are cut; None: the cut's side."""
 
 
 class Batch(NamedTuple):

@@ -23,18 +23,18 @@ from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax import trees
 from quantjax.classification import fit_classifier, training_seconds
-from quantjax.convert.classifiers import to_variables
+from quantjax.convert.classifiers import preprocessing_of, to_variables
 from quantjax.convert.compare import heads, some
 from quantjax.convert.files import of_file, read_metadata, read_safetensors, write_safetensors
 from quantjax.convert.hub import read_checkpoint as read_published
 from quantjax.convert.probes import to_probe_variables
 from quantjax.convert.transformers import assumption
-from quantjax.extractors import BACKBONES, CLIP, ENERGY_OOD, IMAGENET, NONE
+from quantjax.extractors import BACKBONES, CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.hosts import from_first
 from quantjax.machine import cores
 from quantjax.types import Preprocessing, PyTree
 
-PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
+PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "cifar": CIFAR, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
 PREPROCESSING = "preprocessing"  # key of a weight file's metadata
 FILE = "classifier.safetensors"  # in a run's folder
 PATIENCE = 10.0  # minutes of stage 1 on a CPU that a default may ask for
@@ -68,12 +68,16 @@ def read_weights(config: Settings, num_classes: int) -> Trained | None:
         print(found.note, flush=True)
     with of_file(config.weights):
         if is_probe(config.backbone):
-            variables, finished = to_probe_variables(found.arrays, config.backbone, num_classes, config.image_size)
+            variables, finished = to_probe_variables(
+                found.arrays, config.backbone, num_classes, config.network_size or config.image_size
+            )
             _say_of_transformer(config.backbone, [] if finished else heads(found.arrays))
         else:
             variables, finished = to_variables(found.arrays, config.backbone, num_classes), True
-    recorded = _recorded_preprocessing(config.weights, found.key) or BACKBONES[config.backbone].preprocessing
+    recorded = _recorded_preprocessing(config.weights, found.key) or preprocessing_of(found.arrays, config.backbone)
     preprocessing = of_flags(config, PREPROCESSINGS.get(config.preprocessing or "", recorded))
+    preprocessing = preprocessing._replace(side=config.network_size, short_side=config.short_side)
+    print(f"images are standardised with {_in_words(preprocessing)}", flush=True)
     return Trained(build(config, num_classes), variables, preprocessing, time.perf_counter() - start, finished)
 
 
@@ -83,6 +87,12 @@ def _say_of_transformer(backbone: str, left: list[str]) -> None:
         print(assumed, flush=True)
     if left:
         print(f"the head of --weights ({some(left)}) is extra and not used: stage 1 trains a probe", flush=True)
+
+
+def _in_words(preprocessing: Preprocessing) -> str:
+    mean, deviation = (" ".join(f"{value:.4g}" for value in values) for values in preprocessing[:2])
+    seen = f", resized to {preprocessing.side} pixels for the network" if preprocessing.side else ""
+    return f"mean {mean}, deviation {deviation}, {preprocessing.order}{seen}"
 
 
 def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:
@@ -101,7 +111,7 @@ def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:
 
 def preprocessing_to_text(preprocessing: Preprocessing) -> str:
     """As it stands in a weight file's metadata, under PREPROCESSING."""
-    return json.dumps(preprocessing)
+    return json.dumps(preprocessing[:3])  # sizes are settings of the run
 
 
 def check_time(flags: QuantOD, config: Settings, images: int) -> None:
@@ -113,7 +123,8 @@ def check_time(flags: QuantOD, config: Settings, images: int) -> None:
         return
 
     def minutes(name: str, epochs: int) -> float:
-        return training_seconds(BACKBONES[name].build(2), config.image_size, images, epochs, cores()) / 60.0
+        network, size = BACKBONES[name].build(2), config.network_size or config.image_size
+        return training_seconds(network, size, images, epochs, cores()) / 60.0
 
     expected = minutes(config.backbone, config.epochs)
     if expected <= PATIENCE:
@@ -160,7 +171,8 @@ def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
     if given:
         return given.preprocessing
     default = {"paper": "energy_ood", "reference": "none"}[config.preset]
-    return of_flags(config, PREPROCESSINGS[config.preprocessing or default])
+    preprocessing = of_flags(config, PREPROCESSINGS[config.preprocessing or default])
+    return preprocessing._replace(side=config.network_size, short_side=config.short_side)
 
 
 def train(

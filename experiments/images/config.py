@@ -14,15 +14,15 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.hosts import Hosts
-from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "wrn40_2",
     "wrn16_2",
     "wrn10_1",
+    "densenet_bc100_12",
     "resnet18",
+    "resnet50",
     "resnet20",
     "resnet32",
     "resnet44",
@@ -37,6 +37,9 @@ BackboneName = Literal[
     "clip_vitl14",
     "clip_vitb16_gelu",
     "clip_vitl14_gelu",
+    "deit_tiny16",
+    "deit_small16",
+    "vit_base16",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
@@ -47,44 +50,38 @@ PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QuantOD:
+class QuantOD(shared.Flags):
     """Fit a quantile-trained normalizing flow to a classifier's features and find outliers with it.
 
     With no flags this runs the bundled demonstration: digits 0-7 against six outlier sets that need no download.
     """
 
-    workdir: Path = Path("runs")
-    """Folder of the runs (<workdir>/quantod-<inlier>-<hash>/) and of the feature cache (<workdir>/cache/)."""
     inlier: str = "digits"
     """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
     one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
     outliers: tuple[str, ...] | None = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
-    data_dir: Path | None = None
-    """Folder that holds the published archives, unpacked."""
     image_size: int | None = None
     """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
-    transformers, which need a multiple of their patch."""
+    transformers, which need a multiple of their patch, but 32 where a network for 224 judges sets of small images
+    (cifar10, cifar100, svhn, digits): so no image set is told by its sharpness."""
+    short_side: int | None = None
+    """Pixels to which the short side is resized before the centre is cut. Default: --image-size; 256 for 224 of
+    networks published for ImageNet, as torchvision does."""
+    network_size: int | None = None
+    """Side of what the network sees: images are resized to it, bicubic. Default: as the images; 224 for networks
+    published for 224."""
     backbone: BackboneName | None = None
     """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
     (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
     """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
     transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
-    preprocessing: Literal["energy_ood", "imagenet", "clip", "none"] | None = None
-    """Input standardisation. Default: what the weights' publishers used; networks trained here use energy_ood's in
-    preset paper and none in preset reference."""
-    weights_key: str | None = None
-    """Which network of --weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone, say.
-    Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""
-    mean: Triple | None = None
-    """What the publisher of --weights subtracts from the channels, in the order the network sees them; numbers above 1,
-    here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: as --preprocessing says."""
-    deviation: Triple | None = None
-    """What the channels are divided by then; goes with --mean."""
-    channel_order: ChannelOrder | None = None
-    """Order in which the network sees colours. Default: what --weights was stored with, else rgb."""
+    preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
+    """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
+    network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
+    reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference"] = "paper"
@@ -118,10 +115,6 @@ class QuantOD:
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first."""
     protocol: Literal["paper", "full"] = "full"
     """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
-    precision: Precision | None = None
-    """Arithmetic of the backbone; likelihoods and scores are float32 always. tensorfloat32 is float32 with the
-    factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
-    accelerator, float32 on a CPU."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
@@ -133,20 +126,6 @@ class QuantOD:
     """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
     """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
-    seed: int = 0
-    """Seed of initialisation, shuffling, augmentation and dropout."""
-    tensorboard: bool = False
-    """Also write the curves as TensorBoard events (needs the tracking extra)."""
-    run: str | None = None
-    """Name of the run's folder under --workdir. Default: quantod-<inlier>-<hash of the settings>."""
-    resume: bool = False
-    """Continue an unfinished run."""
-    overwrite: bool = False
-    """Delete the run's folder first; the feature cache stays."""
-    debug: bool = False
-    """Show the traceback of an error instead of one line."""
-    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
-    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +167,8 @@ DEMONSTRATION: dict[str, Any] = {
 FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "batch_size": 128, "epochs": 100}
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
+SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
+LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
 PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
 
 
@@ -202,6 +183,7 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     from quantjax.bundled.images import BUNDLED_OUTLIERS
 
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
+    config = _sizes(config)
     if probe:
         config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
     config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
@@ -223,6 +205,20 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
+
+
+def _sizes(config: QuantOD) -> QuantOD:
+    """What is known of the sizes of a network that is published for one size; others have None."""
+    from quantjax.extractors import BACKBONES
+
+    published = BACKBONES.get(config.backbone or "")
+    if published is None or published.side is None:
+        return config
+    small = config.inlier in SMALL_IMAGES
+    config = fill(config, image_size=32 if small else published.side)
+    if config.image_size == published.side:
+        return fill(config, short_side=published.short_side)
+    return fill(config, network_size=published.side) if small else config
 
 
 def is_probe(backbone: str | None) -> bool:
@@ -250,6 +246,10 @@ def check(settings: Settings) -> None:
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
+    if settings.network_size is not None:
+        check_interval("--network-size", settings.network_size, 8, 4096)
+    if settings.short_side is not None:
+        check_interval("--short-side", settings.short_side, settings.image_size, 4096)
     shared.check_seed_and_run(settings)
     shared.check_data_dir(settings)
     if not settings.outliers:
@@ -274,7 +274,10 @@ def check_probe(settings: Settings) -> None:
     """Raise ValueError unless a linear probe has a transformer, and images of whole patches."""
     from quantjax.extractors import FEATURE_BACKBONES
 
-    name, size, patch = settings.backbone, settings.image_size, FEATURE_BACKBONES[settings.backbone].stride
+    name, patch = settings.backbone, FEATURE_BACKBONES[settings.backbone].stride
+    flag, size = "--network-size", settings.network_size
+    if size is None:
+        flag, size = "--image-size", settings.image_size
     if settings.weights is None:
         raise ValueError(
             f"--backbone {name} is frozen and needs --weights FILE: the transformer's published weights, or "
@@ -282,7 +285,7 @@ def check_probe(settings: Settings) -> None:
         )
     if size % patch:
         fit = max(1, round(size / patch)) * patch
-        raise ValueError(f"--image-size must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
+        raise ValueError(f"{flag} must be a multiple of {patch}, the patch of {name}, got {size}; give {fit}")
 
 
 def identity(config: Settings) -> dict[str, Any]:
@@ -293,6 +296,7 @@ def identity(config: Settings) -> dict[str, Any]:
     from quantjax.data.content import file_digest
 
     settings = shared.computed(config, PLACE)
+    settings = {name: value for name, value in settings.items() if value is not None or name not in LATER}
     return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from quantjax import data
-from quantjax.atomic import replaced_file
+from quantjax.atomic import replaced_file, write_text
 from quantjax.data import augment
 from quantjax.extractors import LinearProbe, fold, probe, standardise
 from quantjax.extractors import extract as extract_features
+from quantjax.extractors.preprocess import stated
 from quantjax.hosts import from_first
 from quantjax.inference import batched
 from quantjax.report import write_json
@@ -77,7 +78,7 @@ def build(
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(body)]
     # the same arrays computed in another precision, or on hardware that rounds otherwise, are other features
     about = [str(folded), precision, jax.default_backend()]
-    identity = data.fingerprint(np.asarray(about), *preprocessing, *leaves)
+    identity = data.fingerprint(np.asarray(about), *stated(preprocessing).values(), *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
     widths = first[0].shape[1], first[1].shape[1]
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, widths, head)
@@ -110,28 +111,46 @@ def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
 def extract_views(
     extractor: Extractor, images: np.ndarray, views: int, cache: Path, progress: OpenProgress
 ) -> list[np.ndarray]:
-    """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there.
+    """Features [N, D] of `views` flip-and-crop views of the images, each cached as soon as it is there, on the disk.
 
     View v is drawn from (VIEW_SEED, v): more views extend fewer, and runs of all seeds share them.
     """
     folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
+    shape = (len(images), extractor.widths[1])
     result = []
     for v in range(views):
-        file = folder / f"view_{v:03d}.npz"
-        kept = from_first(partial(_read, file, len(images), {"features": extractor.widths[1]}))
-        features = None if kept is None else kept["features"]
-        if features is None:
+        file = folder / f"view_{v:03d}.npy"
+        kept = from_first(partial(_read_view, file, shape))
+        if kept is None:
             draws = jax.device_get(
                 augment.draw(jax.random.fold_in(jax.random.key(VIEW_SEED, impl="threefry2x32"), v), len(images))
             )
             with progress(f"extract view {v + 1} of {views}") as report:
-                features = extractor.run_view(extractor.variables, (images, draws), report=report)
+                kept = {"features": extractor.run_view(extractor.variables, (images, draws), report=report)}
             if is_first():
-                _write(file, {"features": features})
-        result.append(features)
+                kept = _write_view(file, kept["features"])
+        result.append(kept["features"])
     if views and is_first():
         write_json(folder / "about.json", {"extractor": extractor.fingerprint, "seed": VIEW_SEED, "rows": len(images)})
     return result
+
+
+def _write_view(file: Path, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Keep an array and, beside it, a digest; what is returned reads from the disk."""
+    with replaced_file(file) as temporary, temporary.open("wb") as handle:
+        np.save(handle, features)
+    write_text(file.with_suffix(".digest"), data.fingerprint(features))
+    return {"features": np.load(file, mmap_mode="r")}
+
+
+def _read_view(file: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """What `_write_view` wrote, or None: absent, damaged, or not float32 of that shape."""
+    try:
+        kept, digest = np.load(file, mmap_mode="r", allow_pickle=False), file.with_suffix(".digest").read_text()
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = (kept.shape, kept.dtype.name) == (shape, "float32") and digest == data.fingerprint(kept)
+    return {"features": kept} if fits else None
 
 
 def _write(file: Path, values: Mapping[str, Any]) -> None:

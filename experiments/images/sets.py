@@ -89,7 +89,9 @@ def load_sets(
         source, opening = sources[name, split]
         start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
-            images, labels = hosts.load(partial(data.load, size=config.image_size, report=report), source)
+            images, labels = hosts.load(
+                partial(data.load, size=config.image_size, short_side=config.short_side, report=report), source
+            )
         names = _names(source)
         if config.class_order == "numbers" and isinstance(source, FileSource) and names:
             labels, names = by_number(labels, names)

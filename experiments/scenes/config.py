@@ -14,8 +14,6 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.hosts import Hosts
-from experiments.preprocessing import ChannelOrder, Triple
 from experiments.settings import Precision, check_choices, default_precision, fill
 
 BackboneName = Literal[
@@ -29,6 +27,9 @@ BackboneName = Literal[
     "clip_vitl14",
     "clip_vitb16_gelu",
     "clip_vitl14_gelu",
+    "deit_tiny16",
+    "deit_small16",
+    "vit_base16",
     "swin_b",
     "vit_small_scratch",
     "vit_tiny_scratch",
@@ -42,14 +43,12 @@ MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UEM:
+class UEM(shared.Flags):
     """Train an inlier segmentor, then its unknown estimation module, and mark unknown objects pixel by pixel.
 
     With no flags this runs the bundled demonstration: rendered street scenes that need no download.
     """
 
-    workdir: Path = Path("runs")
-    """Folder of the runs (<workdir>/uem-<inlier>-<variant>-<hash>/) and of compiled programs (<workdir>/cache/)."""
     inlier: Literal["streets", "camvid", "cityscapes"] = "streets"
     """Inlier scenes: streets (bundled, rendered), camvid, cityscapes."""
     objects: str | None = None
@@ -59,8 +58,6 @@ class UEM:
     """Evaluation sets: road_anomaly, fs_laf, smiyc_at, smiyc_ot, or <inlier>_mix, the inlier test scenes with objects
     pasted that training never showed. Commas or spaces separate them. Default: streets_mix for streets, road_anomaly
     and fs_laf otherwise."""
-    data_dir: Path | None = None
-    """Folder that holds the published archives, unpacked."""
     image_height: int | None = None
     """Resize every image to this height in pixels. Default: as they are."""
     preset: Literal["reference", "paper", "short"] | None = None
@@ -73,16 +70,6 @@ class UEM:
     the decoder in stage 1, then frozen like the others."""
     backbone_weights: str | None = None
     """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
-    weights_key: str | None = None
-    """Which network of --backbone-weights, where a checkpoint holds several: teacher, teacher.backbone, say. Default:
-    averaged weights before plain ones, teachers before students; what was chosen is printed."""
-    mean: Triple | None = None
-    """What the publisher of the weights subtracts from the channels, in the order the network sees them; numbers above
-    1, here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: the backbone's."""
-    deviation: Triple | None = None
-    """What the channels are divided by then; goes with --mean."""
-    channel_order: ChannelOrder | None = None
-    """Order in which the backbone sees colours. Default: rgb."""
     swin_shift: Literal["larger_maps", "always"] | None = None
     """Whether swin_b moves its windows on maps of one window, too: always, as segmentors do, or on larger maps alone,
     as classifiers do. Default: as the source of the weights does."""
@@ -135,25 +122,8 @@ class UEM:
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
     exact: bool | None = None
     """Sort all pixels for AP, AUROC and FPR95 instead of streaming them. Default: up to 60 million pixels a set."""
-    precision: Precision | None = None
-    """Arithmetic of backbone and decoder; heads, likelihoods, losses and scores are float32 always. Default: bfloat16
-    on an accelerator, float32 on a CPU."""
     workers: int | None = None
     """Processes that prepare training crops; 0 = threads of this one. Default: 0 on a CPU, 8 with an accelerator."""
-    seed: int = 0
-    """Seed of initialisation, order, crops, pasting and colour jitter."""
-    tensorboard: bool = False
-    """Also write the curves as TensorBoard events (needs the tracking extra)."""
-    run: str | None = None
-    """Name of the run's folder under --workdir. Default: uem-<inlier>-<variant>-<hash of the settings>."""
-    resume: bool = False
-    """Continue an unfinished run."""
-    overwrite: bool = False
-    """Delete the run's folder first."""
-    debug: bool = False
-    """Show the traceback of an error instead of one line."""
-    hosts: tyro.conf.OmitArgPrefixes[Hosts] = dataclasses.field(default_factory=Hosts)
-    """One of several processes, see docs/experiments.md."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from quantjax import trees
 from quantjax.convert.files import read_metadata, read_safetensors, write_safetensors
 from quantjax.detector.scene_content import with_shift
 from quantjax.extractors import FEATURE_BACKBONES
+from quantjax.extractors.preprocess import stated
 from quantjax.hosts import from_first
 from quantjax.types import Preprocessing, PyTree
 
@@ -74,7 +75,7 @@ def about_segmentor(
     """What a stored segmentor is of."""
     shared, overrides = {name: getattr(config, name) for name in SHARED}, with_shift(config.backbone, overrides)
     about = {**shared, "head": config.variant[0], "class_names": list(class_names), "overrides": overrides}
-    about[PREPROCESSING] = preprocessing._asdict()
+    about[PREPROCESSING] = stated(preprocessing)
     return dict(json.loads(json.dumps(about)))  # as it comes back from the file
 
 

@@ -1,9 +1,9 @@
 """Weights of classifiers -> flax variables of the backbones.
 
 Reads the PyTorch names of energy_ood, Outlier Exposure, VOS and QuantOD for wide networks (`block1.layer.0.bn1.weight`,
-`fc.weight`) and the common ones for residual networks (`layer1.0.conv1.weight`, `layer2.0.shortcut.0.weight` or
-`downsample`, `linear.weight` or `fc.weight`). Kernels turn from [F, C, k, k] to [k, k, C, F], linear ones from [K, D]
-to [D, K].
+`fc.weight`), those of DICE for DenseNet-BC (`trans1.conv1.weight`) and the common ones for residual networks
+(`layer1.0.conv1.weight`, `layer2.0.shortcut.0.weight` or `downsample`, `linear.weight` or `fc.weight`); others are in
+`classifier_names`. Kernels turn from [F, C, k, k] to [k, k, C, F], linear ones from [K, D] to [D, K].
 """
 
 from __future__ import annotations
@@ -19,38 +19,17 @@ import jax
 import numpy as np
 
 from quantjax.checks import check_choice
+from quantjax.convert.classifier_names import common_names, dialect, names_of, to_foreign
 from quantjax.convert.compare import check_finite_weights, difference, heads
 from quantjax.convert.files import Say, of_file, read_state_dict
 from quantjax.convert.probes import is_probe, to_probe_variables
 from quantjax.convert.wrappings import unwrap
 from quantjax.extractors import BACKBONES, PROBES
 from quantjax.trees import flatten, unflatten
+from quantjax.types import Preprocessing
 
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 CONVOLUTIONAL = [name for name in BACKBONES if name not in PROBES]
 LAST_LAYERS = ("fc.weight", "linear.weight", "params/head/linear/kernel")
-
-# our module -> the foreign one; the first pattern that matches a whole module path is used
-WIDE = {
-    r"stem(/conv)?": "conv1",
-    r"stem/norm": "block1.layer.0.bn1",
-    r"group(\d)_(\d+)/norm1": r"block\1.layer.\2.bn1",
-    r"group(\d)_(\d+)/conv1/conv": r"block\1.layer.\2.conv1",
-    r"group(\d)_(\d+)/conv1/norm": r"block\1.layer.\2.bn2",
-    r"group(\d)_(\d+)/conv2": r"block\1.layer.\2.conv2",
-    r"group(\d)_(\d+)/shortcut": r"block\1.layer.\2.convShortcut",
-    r"norm": "bn1",
-    r"head/linear": "fc",
-}
-RESIDUAL = {
-    r"stem/conv": "conv1",
-    r"stem/norm": "bn1",
-    r"group(\d)_(\d+)/conv(\d)/conv": r"layer\1.\2.conv\3",
-    r"group(\d)_(\d+)/conv(\d)/norm": r"layer\1.\2.bn\3",
-    r"group(\d)_(\d+)/shortcut/conv": r"layer\1.\2.shortcut.0",
-    r"group(\d)_(\d+)/shortcut/norm": r"layer\1.\2.shortcut.1",
-    r"head/linear": "linear",
-}
 
 
 def load_classifier(
@@ -65,6 +44,16 @@ def load_classifier(
         return to_variables(arrays, backbone, num_classes)
 
 
+def preprocessing_of(state_dict: Mapping[str, np.ndarray], backbone: str) -> Preprocessing:
+    """How those who publish weights of BACKBONES[backbone] under these names prepare images.
+
+    Raises ValueError for an unknown backbone.
+    """
+    check_choice("backbone", backbone, BACKBONES)
+    spoken = dialect(unwrap(state_dict).arrays)
+    return spoken.preprocessing if spoken else BACKBONES[backbone].preprocessing
+
+
 def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classes: int) -> dict[str, Any]:
     """Foreign names, or our own "/"-joined ones -> {"params", "batch_stats"} for BACKBONES[backbone], float32.
 
@@ -76,10 +65,13 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
     if backbone in PROBES:
         variables, trained = to_probe_variables(state_dict, backbone, num_classes)
         if not trained:
-            raise ValueError(f"these are weights of {backbone} without a linear probe: train one on its class tokens")
+            raise ValueError(
+                f"these are weights of {backbone} without a linear probe for {num_classes} classes: train one on its "
+                "class tokens"
+            )
         return variables
     own = any(name.startswith("params/") for name in state_dict)
-    arrays = dict(state_dict) if own else _common_names(state_dict)
+    arrays = dict(state_dict) if own else common_names(state_dict)
     classes = _class_count(arrays)
     wanted = _template(backbone, classes or num_classes, own)
     problem = _difference(arrays, wanted)
@@ -98,21 +90,11 @@ def to_variables(state_dict: Mapping[str, np.ndarray], backbone: str, num_classe
 def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
     """The convolutional network whose arrays these are, in names and shapes, or None when they fit none."""
     own = any(name.startswith("params/") for name in state_dict)
-    arrays = dict(state_dict) if own else _common_names(state_dict)
+    arrays = dict(state_dict) if own else common_names(state_dict)
     classes = _class_count(arrays)
     if classes is None:
         return None
-    return next((name for name in CONVOLUTIONAL if not _difference(arrays, _template(name, classes, own))), None)
-
-
-def to_foreign(path: str, wide: bool) -> str:
-    """Our "/"-joined path -> the foreign name, e.g. "params/stem/conv/kernel" -> "conv1.weight"."""
-    _, module, leaf = re.fullmatch(r"(\w+)/(.*)/(\w+)", path).groups()  # type: ignore[union-attr]
-    for ours, theirs in (WIDE if wide else RESIDUAL).items():
-        match = re.fullmatch(ours, module)
-        if match:
-            return f"{match.expand(theirs)}.{LEAVES[leaf]}"
-    raise KeyError(path)
+    return next((name for name in _alike(arrays) if not _difference(arrays, _template(name, classes, own))), None)
 
 
 @cache
@@ -123,8 +105,8 @@ def _template(backbone: str, classes: int, own: bool) -> dict[str, tuple[str, tu
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0), images))
     if own:
         return {path: (path, leaf.shape) for path, leaf in shapes.items()}
-    wide = backbone.startswith("wrn")
-    return {to_foreign(path, wide): (path, _foreign_shape(leaf.shape)) for path, leaf in shapes.items()}
+    names = names_of(backbone)
+    return {to_foreign(path, names): (path, _foreign_shape(leaf.shape)) for path, leaf in shapes.items()}
 
 
 def _foreign_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -138,17 +120,6 @@ def _to_flax(array: np.ndarray, own: bool) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T)
 
 
-def _common_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Settle on one of the names in use for shortcuts and heads, without what stands before the names."""
-    common = {}
-    for name, array in unwrap(state_dict).arrays.items():
-        if name.startswith("layer"):
-            name = name.replace(".downsample.", ".shortcut.")
-        common[name] = array
-    wide = any(name.startswith("block") for name in common)
-    return common if wide else {re.sub(r"^fc\.", "linear.", name): array for name, array in common.items()}
-
-
 def _class_count(arrays: Mapping[str, np.ndarray]) -> int | None:
     for name in LAST_LAYERS:
         if name in arrays and np.ndim(arrays[name]) == 2:
@@ -160,11 +131,17 @@ def _difference(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str
     return difference(arrays, {name: shape for name, (_, shape) in wanted.items()})
 
 
+def _alike(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The convolutional networks that have transitions, or all others: tracing a dense one takes its time."""
+    dense = any("trans" in name for name in arrays)
+    return [name for name in CONVOLUTIONAL if name.startswith("densenet") == dense]
+
+
 def _body_of(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     """The networks whose arrays these are but for the last layer."""
     own = any(name.startswith("params/") for name in state_dict)
-    arrays = dict(state_dict) if own else _common_names(state_dict)
-    shapes = {name: _template(name, 1, own) for name in CONVOLUTIONAL}
+    arrays = dict(state_dict) if own else common_names(state_dict)
+    shapes = {name: _template(name, 1, own) for name in _alike(arrays)}
     return [name for name, wanted in shapes.items() if not _difference(_headless(arrays), _headless(wanted))]
 
 
@@ -182,11 +159,14 @@ def _suspect(state_dict: Mapping[str, np.ndarray], backbone: str) -> str:
         return f"they are weights of {found}, so choose that backbone; "
     if is_probe(state_dict):
         return f"they are a linear probe on a transformer, one of {', '.join(PROBES)}; "
-    arrays = _common_names(state_dict)
-    wide = [m for m in (re.match(r"block1\.layer\.(\d+)\.conv1\.weight", n) for n in arrays) if m]
+    arrays = common_names(state_dict)
+    blocks = [m for m in (re.match(r"block1\.layer\.(\d+)\.conv1\.weight", n) for n in arrays) if m]
     plain = [m for m in (re.match(r"layer1\.(\d+)\.conv1\.weight", n) for n in arrays) if m]
-    if wide and np.ndim(arrays[wide[0].string]) == 4:
-        depth, width = 6 * len(wide) + 4, np.shape(arrays[wide[0].string])[0] // 16
+    depth = 6 * len(blocks) + 4
+    if "trans1.conv1.weight" in arrays:
+        return f"they look like a densely connected network of depth {depth}, which no backbone here is; "
+    if blocks and np.ndim(arrays[blocks[0].string]) == 4:
+        width = np.shape(arrays[blocks[0].string])[0] // 16
         return f"they look like a wide residual network of depth {depth} and width {width}, which no backbone here is; "
     if plain and not any(n.startswith("layer4.") for n in arrays):
         return f"they look like a CIFAR residual network of depth {6 * len(plain) + 2}, which no backbone here is; "

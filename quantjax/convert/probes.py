@@ -11,11 +11,13 @@ import numpy as np
 from quantjax.checks import check_choice
 from quantjax.convert.compare import check_finite_weights, difference
 from quantjax.convert.transformers import backbone_overrides, to_backbone_variables
-from quantjax.extractors import BACKBONES, FEATURE_BACKBONES, PROBES
+from quantjax.convert.wrappings import unwrap
+from quantjax.extractors import BACKBONES, FEATURE_BACKBONES, PROBES, SUPERVISED
 from quantjax.extractors.positions import resize_positions
 from quantjax.extractors.probe import HEAD, TRANSFORMER, join
 
 OWN = f"params/{TRANSFORMER}/"
+FOREIGN_HEADS = ("head", "heads.head", "classifier")  # of timm, torchvision, Hugging Face
 OWN_HEAD = {leaf: f"params/{HEAD}/{leaf}" for leaf in ("kernel", "bias")}
 
 
@@ -30,7 +32,8 @@ def to_probe_variables(
     """(variables of BACKBONES[name] for images of image_size pixels, whether they are trained).
 
     Weights of a transformer alone, under any names that `transformers.to_backbone_variables` reads, get a linear layer
-    of zeros and are not. Position embeddings are resized once, here, by the rule of the weights' source; with
+    of zeros and are not; of those in SUPERVISED the published linear layer is taken where it is for so many classes.
+    Position embeddings are resized once, here, by the rule of the weights' source; with
     image_size None they keep their size. Raises ValueError as `to_backbone_variables`, for an image_size that is no
     multiple of the patch, and for a linear layer of another class count.
     """
@@ -43,7 +46,10 @@ def to_probe_variables(
     params = to_backbone_variables(arrays, name)["params"]
     if image_size is not None:
         params["positions"] = _resized(params["positions"], name, image_size, backbone_overrides(arrays, name))
-    return join(params, _head(head, name, num_classes) if own else _zeros(name, num_classes)), own
+    if own:
+        return join(params, _head(head, name, num_classes)), True
+    published = _published_head(state_dict, num_classes) if name in SUPERVISED else None
+    return join(params, published or _zeros(name, num_classes)), published is not None
 
 
 def _resized(positions: np.ndarray, name: str, image_size: int, overrides: Mapping[str, Any]) -> np.ndarray:
@@ -68,6 +74,18 @@ def _head(head: Mapping[str, np.ndarray], name: str, num_classes: int) -> dict[s
         )
     check_finite_weights(head)
     return {leaf: np.asarray(array, np.float32) for leaf, array in head.items()}
+
+
+def _published_head(state_dict: Mapping[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray] | None:
+    """The linear layer on the class token under its foreign name, None when there is none for so many classes."""
+    arrays = unwrap(state_dict).arrays
+    for name in FOREIGN_HEADS:
+        weight, bias = (arrays.get(f"{name}.{leaf}") for leaf in ("weight", "bias"))
+        if weight is not None and bias is not None and np.shape(weight)[0] == num_classes:
+            head = {"kernel": np.asarray(weight, np.float32).T, "bias": np.asarray(bias, np.float32)}
+            check_finite_weights(head)
+            return {leaf: np.ascontiguousarray(array) for leaf, array in head.items()}
+    return None
 
 
 def _zeros(name: str, num_classes: int) -> dict[str, np.ndarray]:

@@ -79,6 +79,48 @@ HUGGING_FACE = Family(
     r"embeddings\.mask_token|classifier\..*",
 )
 
+# ViT and DeiT without distillation
+_LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
+HUGGING_FACE_VIT = Family(
+    r"(encoder\.layer|layers)\.0\.layernorm_before\.weight$",
+    r"vit\.",
+    {
+        r"embeddings\.cls_token": "class_token",
+        r"embeddings\.position_embeddings": "positions",
+        r"embeddings\.patch_embeddings\.projection": "patches",
+        _LAYER + "layernorm_before": r"block_\1/norm1",
+        _LAYER + "layernorm_after": r"block_\1/norm2",
+        **_parts(
+            (_LAYER + rf"attention\.(?:attention\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
+            r"block_\1/attention/qkv",
+        ),
+        _LAYER + r"attention\.(?:output\.dense|o_proj)": r"block_\1/attention/out",
+        _LAYER + r"(?:intermediate\.dense|mlp\.fc1)": r"block_\1/mlp/in",
+        _LAYER + r"(?:output\.dense|mlp\.fc2)": r"block_\1/mlp/out",
+        r"layernorm": "norm",
+    },
+    r"embeddings\.mask_token|pooler\..*|classifier\..*",
+)
+
+_LAYER = r"encoder\.layers\.encoder_layer_(\d+)\."
+TORCHVISION_VIT = Family(
+    r"^encoder\.pos_embedding$",
+    NO_PREFIX,
+    {
+        r"class_token": "class_token",
+        r"encoder\.pos_embedding": "positions",
+        r"conv_proj": "patches",
+        _LAYER + r"ln_(\d)": r"block_\1/norm\2",
+        _LAYER + r"self_attention\.in_proj_(weight|bias)": r"block_\1/attention/qkv.\2",
+        _LAYER + r"self_attention\.out_proj": r"block_\1/attention/out",
+        _LAYER + r"mlp\.(?:0|linear_1)": r"block_\1/mlp/in",
+        _LAYER + r"mlp\.(?:3|linear_2)": r"block_\1/mlp/out",
+        r"encoder\.ln": "norm",
+    },
+    r"heads\..*",
+    "antialiased",  # timm's rule for the same weights; their authors' aligns corners
+)
+
 _LAYER = r"encoder\.layers\.(\d+)\."
 HUGGING_FACE_CLIP = Family(
     r"embeddings\.class_embedding$",
@@ -172,7 +214,10 @@ TIMM = FACEBOOK._replace(
     mark=r"(^|\.)reg_token$", table={**FACEBOOK.table, r"reg_token": "registers"}, rule="antialiased"
 )
 
-FAMILIES = (TIMM, FACEBOOK, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI, MICROSOFT_SWIN, HUGGING_FACE_SWIN)
+FAMILIES = (
+    TIMM, FACEBOOK, TORCHVISION_VIT, HUGGING_FACE_SWIN, HUGGING_FACE_VIT, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI,
+    MICROSOFT_SWIN,
+)  # fmt: skip
 
 
 def find_family(names: list[str]) -> Family | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ HELD_OUT_SHARE = 0.2  # of a set that comes without a split
 PAPER_SHARE, PAPER_BATCH = 5, 128  # outliers per inliers, and the batch whose remainder the authors drop
 
 
-def load(source: Source, size: int = 32, report: Report | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load(
+    source: Source, size: int = 32, report: Report | None = None, short_side: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """All rows of a source: images uint8 [N, size, size, 3] and labels int32 [N] (-1 where there are none).
 
-    Images of another size are resized (short side, bilinear) and centre-cropped. Decoding runs in threads; a source
-    that already shows `images` of that shape is handed out as it is, without a copy. `report(done, N)` is
-    called now and then.
+    Images of another size are resized (short side, bilinear, to `short_side` or size) and centre-cropped. Decoding runs
+    in threads; a source that already shows `images` of that shape is handed out as it is, without a copy.
+    `report(done, N)` is called now and then.
 
     Raises:
         ValueError: the source is empty, or an image cannot be read (the message names the file).
@@ -32,20 +35,22 @@ def load(source: Source, size: int = 32, report: Report | None = None) -> tuple[
     if total == 0:
         raise ValueError("the data set has no image; check the folder or the split")
     images = getattr(source, "images", None)
-    if isinstance(images, np.ndarray) and images.shape[1:] == (size, size, 3):
+    if isinstance(images, np.ndarray) and images.shape[1:] == (size, size, 3) and not short_side:
         labels = np.asarray(getattr(source, "labels"), np.int32)  # noqa: B009, the protocol does not promise it
     else:
-        images, labels = _decode(source, total, size, report)
+        images, labels = _decode(source, total, partial(fit, size=size, short_side=short_side), size, report)
     if report:
         report(total, total)
     return images, labels
 
 
-def _decode(source: Source, total: int, size: int, report: Report | None) -> tuple[np.ndarray, np.ndarray]:
+def _decode(
+    source: Source, total: int, square: Callable[[Any], np.ndarray], size: int, report: Report | None
+) -> tuple[np.ndarray, np.ndarray]:
     import grain
 
     def fitted(row: Row) -> Row:
-        return {"image": fit(row["image"], size), "label": row["label"]}
+        return {"image": square(row["image"]), "label": row["label"]}
 
     options = grain.ReadOptions(num_threads=2 * cores(), prefetch_buffer_size=128)
     images, labels = np.empty((total, size, size, 3), np.uint8), np.empty(total, np.int32)

@@ -160,23 +160,23 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
     return (values if high <= 255 and values.dtype.itemsize > 2 else values >> 8).astype(np.uint8)
 
 
-def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize the short side to `size` (bilinear, antialiased), then cut the centre: uint8 [H, W, 3] -> [size, size, 3].
+def resize_and_crop(image: np.ndarray, size: int, short_side: int | None = None) -> np.ndarray:
+    """Resize the short side (bilinear, antialiased), then cut the centre: uint8 [H, W, 3] -> [size, size, 3].
 
-    Pixel for pixel torchvision's `Resize(size)` followed by `CenterCrop(size)` on a PIL image: the long side is rounded
-    down, the crop's offset rounds half to even.
+    Pixel for pixel torchvision's `Resize(short_side)` followed by `CenterCrop(size)` on a PIL image: the long side is
+    rounded down, the crop's offset rounds half to even. short_side is at least `size`, which is the default.
     """
     from PIL import Image
 
     height, width = image.shape[:2]
-    short = min(height, width)
-    if short != size:
-        height, width = int(size * height / short), int(size * width / short)
+    short, wanted = min(height, width), short_side or size
+    if short != wanted:
+        height, width = int(wanted * height / short), int(wanted * width / short)
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[top : top + size, left : left + size]
 
 
-def fit(image: Any, size: int) -> np.ndarray:
-    """Any uint8 image -> RGB [size, size, 3]."""
-    return resize_and_crop(to_rgb(image), size)
+def fit(image: Any, size: int, short_side: int | None = None) -> np.ndarray:
+    """Any uint8 image -> RGB [size, size, 3], by way of a short side of so many pixels (default: size)."""
+    return resize_and_crop(to_rgb(image), size, short_side)

@@ -10,6 +10,7 @@ import numpy as np
 
 from quantjax import methods
 from quantjax.checks import check_choice
+from quantjax.extractors.preprocess import stated
 from quantjax.types import Preprocessing
 
 # what convolutions compute in, and how products round their factors; scores are float32 always
@@ -31,6 +32,10 @@ def check_common(detector: Any) -> None:
     mean, std = (np.asarray(values, float) for values in detector.preprocessing[:2])
     if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0.0).any():
         raise ValueError(f"preprocessing must hold three means and three positive stds, got {detector.preprocessing}")
+    for name in ("side", "short_side"):
+        value = getattr(detector.preprocessing, name)
+        if value is not None and not 1 <= value <= LARGEST:
+            raise ValueError(f"{name} of the preprocessing must be pixels, at least 1, or None; got {value}")
 
 
 def check_threshold(detector: Any) -> None:
@@ -45,7 +50,7 @@ def to_content(detector: Any) -> dict[str, Any]:
     """The part of detector.json that all kinds share; of the backbone only what it computes in."""
     return {
         "backbone": {"name": detector.backbone, "precision": detector.precision},
-        "preprocessing": detector.preprocessing._asdict(),
+        "preprocessing": stated(detector.preprocessing),
         **decision_to_content(detector),
     }
 
@@ -61,11 +66,13 @@ def decision_to_content(detector: Any) -> dict[str, Any]:
 
 def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
     """The detector's fields that `to_content` wrote; raises ValueError, TypeError or KeyError for anything else."""
-    mean, std = (tuple(map(float, content["preprocessing"][key])) for key in ("mean", "std"))
+    said = content["preprocessing"]
+    mean, std = (tuple(map(float, said[key])) for key in ("mean", "std"))
+    sides = (None if said.get(key) is None else int(said[key]) for key in ("side", "short_side"))
     return {
         "backbone": content["backbone"]["name"],
         "precision": content["backbone"].get("precision", "float32"),
-        "preprocessing": Preprocessing(mean, std, content["preprocessing"].get("order", "rgb")),
+        "preprocessing": Preprocessing(mean, std, said.get("order", "rgb"), *sides),
         **decision_from_content(content),
     }
 
@@ -99,7 +106,7 @@ def check_numbers(owner: str, settings: Mapping[str, Any], lists: tuple[str, ...
     """Raise ValueError unless settings read from a file are texts and numbers of sane size, or in `lists`."""
     for key, value in settings.items():
         number = isinstance(value, int | float) and abs(value) <= LARGEST
-        if not (number or isinstance(value, str) or (key in lists and isinstance(value, list))):
+        if not (number or isinstance(value, str) or (key.rpartition(".")[2] in lists and isinstance(value, list))):
             raise ValueError(
                 f"setting {key} of the {owner} must be a text or a number up to {LARGEST:.0e}, got {value!r:.40}"
             )

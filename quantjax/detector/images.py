@@ -38,7 +38,7 @@ class Detector(NamedTuple):
     preprocessing: Preprocessing
     """Of the images in [0, 1]."""
     image_size: int
-    """Pixels, H = W."""
+    """Pixels, H = W, of the images; the network sees `preprocessing.side`, where that is given."""
     class_names: tuple[str, ...]
     """[K]"""
     score: str
@@ -119,7 +119,7 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
         shared["backbone"]["name"] = OWN
         gradient = methods.needs_network(methods.get(detector.score))
         with jax.default_matmul_precision(PRECISIONS[detector.precision][1]):
-            backbone = network.to_arrays(detector.backbone, backbone, detector.image_size, gradient=gradient)
+            backbone = network.to_arrays(detector.backbone, backbone, side_of(detector), gradient=gradient)
     return {
         **shared,
         "backbone": shared["backbone"] | {"num_classes": len(detector.class_names)},
@@ -135,12 +135,14 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Det
     if shared["backbone"] == OWN:
         shared["backbone"], variables = network.from_arrays(arrays, "backbone")
         arrays = {key: array for key, array in arrays.items() if not key.startswith("backbone/")}
-        dimension = network.sizes(shared["backbone"], variables, size).dimension
+        dimension = network.sizes(shared["backbone"], variables, shared["preprocessing"].side or size).dimension
         expected: PyTree = {"score": methods.get(name).template(settings, dimension, len(shared["class_names"]))}
         restored = {"backbone": variables, **trees.restore(arrays, expected)}
     else:
         check_choice("backbone", shared["backbone"], BACKBONES)
-        expected = template(shared["backbone"], shared["class_names"], size, name, settings)
+        expected = template(
+            shared["backbone"], shared["class_names"], shared["preprocessing"].side or size, name, settings
+        )
         restored = trees.restore(arrays, expected)
     return Detector(
         variables=restored["backbone"],
@@ -157,6 +159,11 @@ def export(detector: Detector, folder: str | Path, **options: Any) -> None:
     check(detector)
     weights, run = pipeline(detector)
     exported.save(partial(run, weights), folder, detector, image_size=detector.image_size, **options)
+
+
+def side_of(detector: Detector) -> int:
+    """Pixels, H = W, of what the network sees."""
+    return detector.preprocessing.side or detector.image_size
 
 
 def template(
@@ -187,11 +194,11 @@ def check(detector: Detector) -> None:
     if isinstance(detector.backbone, str):
         check_choice("backbone", detector.backbone, BACKBONES)
         expected = template(
-            detector.backbone, detector.class_names, detector.image_size, detector.score, detector.settings
+            detector.backbone, detector.class_names, side_of(detector), detector.score, detector.settings
         )
         trees.check(arrays, expected)
         return
-    sizes = network.sizes(detector.backbone, detector.variables, detector.image_size)
+    sizes = network.sizes(detector.backbone, detector.variables, side_of(detector))
     if sizes.classes != classes:
         raise ValueError(f"the network gives {sizes.classes} logits, but there are {classes} class names")
     if "maps" in method.reads:

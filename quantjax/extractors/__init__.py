@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from quantjax.documented import show_fields
+from quantjax.extractors.densenet import DenseNet
 from quantjax.extractors.folding import extract, fold
-from quantjax.extractors.preprocess import CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
+from quantjax.extractors.preprocess import CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
-from quantjax.extractors.resnet import CifarResNet, ResNet18
+from quantjax.extractors.resnet import CifarResNet, ResNet18, ResNet50
 from quantjax.extractors.swin import SwinTransformer
 from quantjax.extractors.vit import Activation, VisionTransformer
 from quantjax.extractors.wrn import WideResNet
@@ -26,6 +27,10 @@ class Backbone(NamedTuple):
     """D"""
     preprocessing: Preprocessing
     """What published weights of this architecture expect"""
+    side: int | None = None
+    """Pixels, H = W, of the images that published weights are for; None: any"""
+    short_side: int | None = None
+    """Pixels to which their publishers resize the short side of an image before they cut its centre; None: the side"""
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -33,7 +38,9 @@ BACKBONES: dict[str, Backbone] = {
     # small ones for demonstrations on few images, hence without dropout
     "wrn16_2": Backbone(partial(WideResNet, depth=16, width=2, dropout_rate=0.0), 128, ENERGY_OOD),
     "wrn10_1": Backbone(partial(WideResNet, depth=10, width=1, dropout_rate=0.0), 64, ENERGY_OOD),
+    "densenet_bc100_12": Backbone(DenseNet, 342, CIFAR),
     "resnet18": Backbone(ResNet18, 512, ENERGY_OOD),
+    "resnet50": Backbone(ResNet50, 2048, IMAGENET, side=224, short_side=256),
     **{f"resnet{d}": Backbone(partial(CifarResNet, depth=d), 64, IMAGENET) for d in (20, 32, 44, 56)},
 }
 
@@ -73,6 +80,11 @@ def _clip(size: tuple[int, int, int], patch: int, activation: Activation = "quic
     return _vit(size, CLIP, patch=patch, grid=grid, style="clip", scale_branches=False, activation=activation)
 
 
+def _supervised(size: tuple[int, int, int]) -> FeatureBackbone:
+    # maps of every third block: the middle ones tell objects, the last ones classes
+    return _vit(size, patch=16, grid=(14, 14), layers=(2, 5, 8, 11), scale_branches=False, position_rule="antialiased")
+
+
 FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     "dinov2_vits14": _dinov2(_SMALL),
     "dinov2_vitb14": _dinov2(_BASE),
@@ -85,12 +97,18 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     # the same trained with GELU, as most weights of OpenCLIP
     "clip_vitb16_gelu": _clip(_BASE, 16, "gelu"),
     "clip_vitl14_gelu": _clip(_LARGE, 14, "gelu"),
+    # trained with labels on ImageNet: timm's, DeiT's and torchvision's, without gains of branches
+    "deit_tiny16": _supervised((192, 12, 3)),
+    "deit_small16": _supervised(_SMALL),
+    "vit_base16": _supervised(_BASE),
     "swin_b": FeatureBackbone(SwinTransformer, "pyramid", 1024, 32, IMAGENET),
     # small ones to be trained with the decoder, where no pretrained weights are at hand
     "vit_small_scratch": _vit((192, 6, 3), layers=(1, 2, 4, 5), grid=(17, 23), scale_branches=False),
     "vit_tiny_scratch": _vit((96, 4, 3), layers=(0, 1, 2, 3), grid=(8, 16), scale_branches=False),
 }
 
+# transformers whose published weights hold a linear layer on the class token already
+SUPERVISED = ("deit_tiny16", "deit_small16", "vit_base16")
 # linear probes on the class token of frozen transformers, under the transformer's name
 PROBES = tuple(name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain")
 
@@ -100,20 +118,25 @@ def _probe(of: FeatureBackbone) -> Backbone:
 
 
 BACKBONES |= {name: _probe(FEATURE_BACKBONES[name]) for name in PROBES}
+BACKBONES |= {name: BACKBONES[name]._replace(side=224, short_side=256) for name in SUPERVISED}
 
 __all__ = [
     "BACKBONES",
+    "CIFAR",
     "CLIP",
     "ENERGY_OOD",
     "FEATURE_BACKBONES",
     "IMAGENET",
     "NONE",
     "PROBES",
+    "SUPERVISED",
     "Backbone",
     "CifarResNet",
+    "DenseNet",
     "FeatureBackbone",
     "LinearProbe",
     "ResNet18",
+    "ResNet50",
     "SwinTransformer",
     "VisionTransformer",
     "WideResNet",

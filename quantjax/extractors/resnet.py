@@ -1,8 +1,8 @@
-"""Residual networks for 32 x 32 images: He et al.'s CIFAR networks and the CIFAR variant of ResNet-18 (CVPR 2016).
+"""Residual networks (He et al., CVPR 2016): those for CIFAR, ResNet-18 in its CIFAR variant, ResNet-50 for ImageNet.
 
 One block: y = relu(shortcut(x) + norm2(conv2(relu(norm1(conv1(x))))))
 Shortcuts of the CIFAR networks have no parameters ("option A": every other pixel, new channels zero, half of them in
-front); those of ResNet-18 are a 1x1 convolution with batch norm wherever the shape changes.
+front); those of ResNet-18 and 50 are a 1x1 convolution with batch norm wherever the shape changes.
 """
 
 from __future__ import annotations
@@ -101,3 +101,56 @@ class ResNet18(nn.Module):
     ) -> ClassifierOutput:
         """Images [B, H, W, 3] -> logits [B, K], features [B, 512], maps stem, group1..4; else as WideResNet."""
         return _run(self, images, Mode(train, mask, axis_name), (64, 128, 256, 512), 2, True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which has the stride) and 1x1 convolutions to four times as many channels, and a shortcut."""
+
+    features: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+    folded: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, mode: Mode) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, 4 features]."""
+        shared = {"dtype": self.dtype, "folded": self.folded}
+        y = nn.relu(ConvNorm(self.features, 1, 1, **shared, name="conv1")(x, mode))
+        y = nn.relu(ConvNorm(self.features, 3, self.stride, **shared, name="conv2")(y, mode))
+        y = ConvNorm(4 * self.features, 1, 1, **shared, name="conv3")(y, mode)
+        if x.shape[-1] != 4 * self.features:
+            x = ConvNorm(4 * self.features, 1, self.stride, **shared, name="shortcut")(x, mode)
+        return nn.relu(x + y)
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 for images of 224 pixels, D = 2048 features, 25.6 M parameters (1000 classes), as torchvision has it.
+
+    The stride of a block is that of its 3x3 convolution, which the paper gives to the first 1x1 one. `dtype` and
+    `folded` as in `wrn.WideResNet`.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    folded: bool = False
+
+    @nn.compact
+    def __call__(
+        self, images: Array, train: bool = False, mask: Array | None = None, axis_name: str | None = None
+    ) -> ClassifierOutput:
+        """Images [B, H, W, 3] -> logits [B, K], features [B, 2048], maps stem, group1..4; else as WideResNet.
+
+        The stem's map is the one after max-pooling, of a quarter of the images' side, as is group1's.
+        """
+        check_images(images, self.folded, train)
+        mode = Mode(train, mask, axis_name)
+        x = nn.relu(ConvNorm(64, 7, 2, self.dtype, self.folded, name="stem")(images, mode))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        maps = {"stem": x}
+        for group, (features, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
+            for i in range(blocks):
+                stride = 2 if group > 1 and i == 0 else 1
+                x = Bottleneck(features, stride, self.dtype, self.folded, name=f"group{group}_{i}")(x, mode)
+            maps[f"group{group}"] = x
+        logits, out = Head(self.num_classes, name="head")(x)
+        return ClassifierOutput(logits, out, maps)

@@ -1,11 +1,13 @@
 """A normalizing flow as a tuple of pure functions, and what is built from any of them.
 
 Direction: `forward` maps data x to the latent z, `inverse` maps back, so that with a standard normal latent
-log p(x) = log N(z; 0, I) + log |det dz/dx| (Dinh et al., "Density estimation using Real NVP", ICLR 2017, eq. 3).
+log p(x) = log N(z; 0, I) + log |det dz/dx| (Dinh et al., "Density estimation using Real NVP", ICLR 2017, eq. 3). In its
+place may stand an equal mixture of M unit normals, log (1/M) sum_m N(z; c_m, I): see `around`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -43,6 +45,8 @@ class Flow(NamedTuple):
     """(key, B) -> bool arrays whose batch axis is -2, all dropout of one step; None where there is no dropout."""
     reverse_mode: Transform | None = None
     """`forward` with a cheaper reverse-mode derivative and no forward-mode one, where there is such a thing."""
+    centres: Callable[[PyTree], Array] | None = None
+    """params -> [M, D]: the latent is an equal mixture of unit normals there; None: one at the origin."""
 
 
 def in_float32(flow: Flow) -> Flow:
@@ -106,6 +110,27 @@ def _without_empty(trees: dict[str, PyTree]) -> dict[str, PyTree]:
     return {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
 
 
+def around(flow: Flow, components: int) -> Flow:
+    """`flow` with `components` normals as its latent: params {"flow", "centres" [M, D]}, all of them learned.
+
+    `init` puts the centres where it sends the first M of its rows, repeated if there are fewer; set them to
+    `flow.forward` of class means, say, where these are known. Raises ValueError when components < 1.
+    """
+    if components < 1:
+        raise ValueError(f"components must be at least 1, got {components}")
+
+    def init(key: Array, x: Array) -> PyTree:
+        params = flow.init(key, x)
+        return {"flow": params, "centres": flow.forward(params, x[jnp.arange(components) % len(x)])[0]}
+
+    def inner(transform: Transform) -> Transform:
+        return lambda params, x, masks=None: transform(params["flow"], x, masks)
+
+    reverse = None if flow.reverse_mode is None else inner(flow.reverse_mode)
+    forward, inverse = inner(flow.forward), inner(flow.inverse)
+    return in_float32(Flow(init, forward, inverse, flow.draw_masks, reverse, lambda params: params["centres"]))
+
+
 def invert(flow: Flow) -> Flow:
     """Swap the two directions; initialisation still normalises rows at the input of the original `forward`."""
     return Flow(flow.init, flow.inverse, flow.forward, flow.draw_masks)
@@ -143,7 +168,7 @@ def stack(make: Callable[[Any], Flow], constants: PyTree, blocks: int) -> Flow:
 
 
 def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -> Array:
-    """Log-density of rows x [B, D] under the flow with a standard normal latent: [B] nats, float32, higher = likelier.
+    """Log-density of rows x [B, D] under the flow and its latent: [B] nats, float32, higher = likelier.
 
     Differentiable in reverse mode; for jvp or jacfwd differentiate `flow.forward`.
     Raises ValueError unless x has two axes. Source: Dinh et al. (2017), eq. 3.
@@ -151,9 +176,20 @@ def log_likelihood(flow: Flow, params: PyTree, x: Array, masks: PyTree = None) -
     check_shape("x", x, "[B, D]")
     forward = flow.forward if flow.reverse_mode is None else flow.reverse_mode
     z, log_det = forward(params, jnp.asarray(x, jnp.float32), masks)
-    return gaussian.standard_log_density(z.astype(jnp.float32)) + log_det.astype(jnp.float32)
+    return _latent_log_density(flow, params, z.astype(jnp.float32)) + log_det.astype(jnp.float32)
+
+
+def _latent_log_density(flow: Flow, params: PyTree, z: Array) -> Array:
+    if flow.centres is None:
+        return gaussian.standard_log_density(z)
+    centres = flow.centres(params)
+    return jax.nn.logsumexp(gaussian.tied_log_density(z, centres, 0.0), axis=1) - math.log(len(centres))
 
 
 def sample(flow: Flow, params: PyTree, key: Array, shape: tuple[int, int]) -> Array:
-    """Draw rows [N, D] from the flow, shape = (N, D); the latent is standard normal, dropout is off."""
-    return flow.inverse(params, jax.random.normal(key, shape, jnp.float32))[0]
+    """Draw rows [N, D] from the flow, shape = (N, D); dropout is off."""
+    z = jax.random.normal(key, shape, jnp.float32)
+    if flow.centres is not None:
+        centres = flow.centres(params)
+        z = z + centres[jax.random.randint(jax.random.fold_in(key, 1), shape[:1], 0, len(centres))]
+    return flow.inverse(params, z)[0]

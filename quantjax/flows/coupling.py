@@ -6,7 +6,8 @@ Scales are softly clamped, s <- clamp * 0.636 * atan(s), so that no factor leave
 Conventions as in FrEIA (Ardizzone et al., "Framework for Easily Invertible Architectures", 2018-2022).
 
 Keywords of the four: layers (each network has layers + 2 linear ones), width, dropout (rate, after every linear layer
-but the last), clamp, dtype (of the matrix products; everything else is float32). All four raise ValueError when
+but the last), clamp, identity (whether the block begins as the identity, its networks silent), dtype (of the matrix
+products; everything else is float32). All four raise ValueError when
 dimension < 2, dropout is outside [0, 1) or clamp is not above 0.
 """
 
@@ -28,8 +29,11 @@ from quantjax.types import Array, PyTree
 ATAN_GAIN = 0.636  # about 2 / pi: the clamped scale tends to +-clamp
 
 
-def _init_subnet(key: Array, sizes: Sequence[int]) -> PyTree:
-    """Uniform in +-1 / sqrt(fan_in), as torch.nn.Linear; in one draw, since every one more is slow to compile."""
+def _init_subnet(key: Array, sizes: Sequence[int], silent: bool) -> PyTree:
+    """Uniform in +-1 / sqrt(fan_in), as torch.nn.Linear; in one draw, since every one more is slow to compile.
+
+    A silent network's last layer is zero, and so is what it says.
+    """
     draws = jax.random.uniform(key, (sum((i + 1) * o for i, o in pairwise(sizes)),), jnp.float32, -1, 1)
     params, start = {}, 0
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -37,6 +41,8 @@ def _init_subnet(key: Array, sizes: Sequence[int]) -> PyTree:
         layer = draws[start:end].reshape(inputs + 1, outputs) * jnp.float32(inputs**-0.5)
         params[f"linear_{index}"] = {"kernel": layer[:-1], "bias": layer[-1]}
         start = end
+    if silent:
+        params |= {f"linear_{len(sizes) - 2}": jax.tree.map(jnp.zeros_like, params[f"linear_{len(sizes) - 2}"])}
     return params
 
 
@@ -98,6 +104,7 @@ def _two_sided(
     width: int = 512,
     dropout: float = 0.3,
     clamp: float = 3.0,
+    identity: bool = False,
     dtype: Any = jnp.float32,
 ) -> Flow:
     if dimension < 2:
@@ -115,8 +122,8 @@ def _two_sided(
         to_first = [second, *hidden, first * outputs_per_feature]
         to_second = [first, *hidden, second * outputs_per_feature]
         return {
-            "first": {f"network_{i}": _init_subnet(k, to_first) for i, k in enumerate(keys[0])},
-            "second": {f"network_{i}": _init_subnet(k, to_second) for i, k in enumerate(keys[1])},
+            "first": {f"network_{i}": _init_subnet(k, to_first, identity) for i, k in enumerate(keys[0])},
+            "second": {f"network_{i}": _init_subnet(k, to_second, identity) for i, k in enumerate(keys[1])},
         }
 
     def coefficients(params: PyTree, half: str, given: Array, masks: Array | None) -> tuple[Array | None, Array]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_distrax(flow: Flow, params: PyTree, dimension: int) -> distrax.Transformed:
-    """Return the distribution of x [..., D], D = `dimension`: a standard normal latent sent through `flow.inverse`.
+    """Return the distribution of x [..., D], D = `dimension`: the flow's latent sent through `flow.inverse`.
 
     `log_prob(x)` is in nats; `sample(seed=key, sample_shape=...)` draws rows; dropout is off.
     Raises ImportError where distrax is not installed.
@@ -33,7 +33,12 @@ def as_distrax(flow: Flow, params: PyTree, dimension: int) -> distrax.Transforme
         def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
             return _on_rows(flow.forward, params, y)
 
-    latent = distrax.MultivariateNormalDiag(jnp.zeros(dimension), jnp.ones(dimension))
+    if flow.centres is None:
+        latent = distrax.MultivariateNormalDiag(jnp.zeros(dimension), jnp.ones(dimension))
+    else:
+        centres = flow.centres(params)
+        each = distrax.MultivariateNormalDiag(centres, jnp.ones_like(centres))
+        latent = distrax.MixtureSameFamily(distrax.Categorical(jnp.zeros(len(centres))), each)
     return distrax.Transformed(latent, FlowBijector())
 
 

@@ -24,7 +24,7 @@ CLIP_NORM = 1.0  # preset reference, with Adam's betas of 0.8 and epsilon of 1e-
 
 
 class Preset(NamedTuple):
-    """In what the paper's text and its released program differ."""
+    """In what the paper's text, its released program and this library's own choice differ."""
 
     mixing: str
     """Between coupling blocks, see recipes.quantod."""
@@ -32,22 +32,31 @@ class Preset(NamedTuple):
     """Passes over the training rows."""
     shuffle: bool
     """Whether every epoch has an order of its own, or reads the rows as they come."""
-    optimizer: Callable[[], optax.GradientTransformation]
-    """Adam as each of them has it."""
+    optimizer: Callable[[int], optax.GradientTransformation]
+    """Steps of the training -> Adam as each of them has it."""
+    start: str = "normalised"
+    """Of the parameters, see recipes.quantod."""
 
 
-def _paper_adam() -> optax.GradientTransformation:
+def _paper_adam(steps: int) -> optax.GradientTransformation:
+    del steps
     return optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.adam(LEARNING_RATE))
 
 
-def _reference_adam() -> optax.GradientTransformation:
+def _reference_adam(steps: int) -> optax.GradientTransformation:
+    del steps
     decay, clip = optax.add_decayed_weights(WEIGHT_DECAY), optax.clip_by_global_norm(CLIP_NORM)
     return optax.chain(clip, decay, optax.adam(LEARNING_RATE, b1=0.8, b2=0.8, eps=1e-4))
+
+
+def _falling_adam(steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(1e-3, steps, 0.02), b2=0.99)
 
 
 PRESETS: dict[str, Preset] = {
     "paper": Preset("linear", 50, True, _paper_adam),
     "reference": Preset("permutation", 25, False, _reference_adam),
+    "best": Preset("permutation", 6, True, _falling_adam, start="identity"),
 }
 # Table 3 and "Meta-parameters"; None: the preset's
 DEFAULTS: dict[str, Any] = {
@@ -64,6 +73,15 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 128,
     "shuffle": None,
     "seed": 0,
+}
+# what goes with preset best: docs/methods.md says what was tried
+BEST: dict[str, Any] = DEFAULTS | {
+    "preset": "best",
+    "layers": 1,
+    "width": 256,
+    "clamp": 2.0,
+    "dropout": 0.0,
+    "batch_size": 256,
 }
 
 
@@ -92,6 +110,7 @@ class FittedFlow(NamedTuple):
 def fit(
     features: np.ndarray | Sequence[np.ndarray],
     *,
+    centres: np.ndarray | None = None,
     preset: str = DEFAULTS["preset"],
     kind: str = DEFAULTS["kind"],
     blocks: int = DEFAULTS["blocks"],
@@ -113,15 +132,17 @@ def fit(
 ) -> FittedFlow:
     """Fit QuantOD's flow to inlier features [N, D], or to V views of them in turn: epoch e sees view e mod V.
 
-    preset, "paper" or "reference", decides optimiser and mixing, and epochs and shuffle where they are None. kind,
-    blocks, layers, width, clamp and dropout as recipes.quantod; loss (quantile, mean or min) and q as
+    preset, "paper", "reference" or "best" (with the rest of BEST), decides optimiser, mixing and start, and epochs and
+    shuffle where they are None. centres [M, D], class means say, make the latent a mixture of M normals that begin
+    there: on features whose classes have unit covariance preset "best" then begins as their Gaussians. kind, blocks,
+    layers, width, clamp and dropout as recipes.quantod; loss (quantile, mean or min) and q as
     losses.likelihood_objective; batch_size counts the rows of one step over all devices. After every epoch come
     report(steps taken, {"epoch", "loss", "mean_log_likelihood"}), in nats, and after_epoch(finished epochs, params).
     checkpoints, resume as train.fit; devices None is all of them, on a CPU one, whose products use every core.
     The last epoch is kept. ActNorm starts from the first batch, or from more rows where that shows a feature asleep.
 
-    Raises ValueError for features that are not finite, of another shape, or fewer than two rows, and for settings out
-    of their range; FloatingPointError when the training diverges.
+    Raises ValueError for features or centres that are not finite, of another shape, or fewer than two rows, and for
+    settings out of their range; FloatingPointError when the training diverges.
     """
     chosen = _preset(preset)
     views = [np.asarray(view, np.float32) for view in ([features] if hasattr(features, "ndim") else features)]
@@ -130,10 +151,15 @@ def fit(
     epochs = chosen.epochs if epochs is None else epochs
     check_interval("epochs", epochs, 1, float("inf"))
     built = dict(preset=preset, kind=kind, blocks=blocks, layers=layers, width=width, clamp=clamp, dropout=dropout)
-    settings = flow_settings(views[0].shape[1], built)
-    flow, optimizer, key = quantod(**settings), chosen.optimizer(), jax.random.key(seed)
+    settings = flow_settings(views[0].shape[1], built, None if centres is None else len(centres))
+    flow, key = quantod(**settings), jax.random.key(seed)
     order = _epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
+    optimizer = chosen.optimizer(epochs * len(order(0)))
     params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(_starting_rows(views[0], order(0))))
+    if centres is not None:
+        check_shape("centres", centres, f"[M, {views[0].shape[1]}]")
+        check_finite("centres", centres)
+        params = params | {"centres": flow.forward(params, jnp.asarray(centres, jnp.float32))[0]}
     objective = losses.likelihood_objective(
         lambda params, x, masks: log_likelihood(flow, params, x, masks),
         flow.draw_masks,
@@ -167,11 +193,15 @@ def fit(
     return FittedFlow(settings, jax.tree.map(np.asarray, state.params), curve)
 
 
-def flow_settings(dimension: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def flow_settings(dimension: int, settings: Mapping[str, Any], components: int | None = None) -> dict[str, Any]:
     """Keyword arguments of `quantod` for those of `fit`, all of DEFAULTS; what says how to train is left out."""
     own = {name: settings[name] for name in ("blocks", "layers", "width", "dropout", "clamp")}
-    mixing = _preset(settings["preset"]).mixing
-    return {"kind": settings["kind"], "dimension": dimension, **own, "mixing": mixing}
+    preset = _preset(settings["preset"])
+    later: dict[str, Any] = (
+        {"start": preset.start} if preset.start != "normalised" else {}
+    )  # of no flow before there was a choice
+    later |= {} if components is None else {"components": components}
+    return {"kind": settings["kind"], "dimension": dimension, **own, "mixing": preset.mixing, **later}
 
 
 def _preset(name: str) -> Preset:

@@ -3,10 +3,11 @@
 from quantjax import methods
 methods.get("knn")            # a Method
 methods.register(Method(...)) # one of your own, known from then on to detectors, commands and tables
+methods.register(methods.combine("energy", "knn"))  # the sum of two, called energy_knn
 """
 
 from quantjax.documented import show_fields
-from quantjax.methods import flow, gaussian, logits, neighbours, perturbed
+from quantjax.methods import combined, flow, gaussian, head, logits, neighbours, perturbed
 from quantjax.methods.base import (
     Fitted,
     Method,
@@ -18,11 +19,12 @@ from quantjax.methods.base import (
     complete_settings,
     needs_network,
 )
+from quantjax.methods.combined import combine
 from quantjax.methods.perturbed import perturbed as perturbed_form
 from quantjax.methods.registry import get, names, register, unregister
 from quantjax.methods.table import to_markdown
 
-for _family in (flow, logits, perturbed, gaussian, neighbours):
+for _family in (flow, logits, perturbed, gaussian, neighbours, head, combined):
     for _method in _family.METHODS:
         register(_method)
 
@@ -34,6 +36,7 @@ __all__ = [
     "View",
     "check_rows",
     "check_settings",
+    "combine",
     "complete_settings",
     "get",
     "names",

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from quantjax.scores import LinearHead
 from quantjax.types import Array, ClassifierOutput, PyTree
 
 Settings = Mapping[str, Any]
@@ -39,6 +40,8 @@ class TrainingRows(NamedTuple):
     """K."""
     logits: np.ndarray | None = None
     """[N, K] float32; None where a method learns nothing from them."""
+    head: LinearHead | None = None
+    """The network's last layer; None: methods that read it find it from features and logits, see scores.solve_head."""
 
 
 class Fitted(NamedTuple):

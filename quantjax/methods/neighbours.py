@@ -16,11 +16,26 @@ FEWEST_ROWS = 100  # a training set too small for a bank of so many keeps more o
 
 def _fit(rows: TrainingRows, settings: Settings) -> Fitted:
     assert rows.features is not None
-    k, step = settings["k"], min(settings["step"], max(1, len(rows.features) // FEWEST_ROWS))
-    neighbours = scores.fit_neighbours(rows.features[::step])
-    if not 1 <= k <= len(neighbours.bank):
-        raise ValueError(f"k must lie in 1..{len(neighbours.bank)}, the rows of the bank, got {k}; fit on more rows")
-    return Fitted({"k": k}, neighbours)
+    step = _step(rows, settings)
+    neighbours = scores.fit_neighbours(rows.features[::step], normalise=settings["normalise"])
+    return Fitted({"k": settings["k"], "normalise": settings["normalise"]}, neighbours)
+
+
+def _fit_guided(rows: TrainingRows, settings: Settings) -> Fitted:
+    assert rows.features is not None
+    assert rows.logits is not None
+    step = _step(rows, settings)
+    return Fitted({"k": settings["k"]}, scores.fit_nnguide(rows.features[::step], rows.logits[::step]))
+
+
+def _step(rows: TrainingRows, settings: Settings) -> int:
+    """Every how many rows the bank keeps one; raises ValueError when k is more than it keeps."""
+    assert rows.features is not None
+    step = min(settings["step"], max(1, len(rows.features) // FEWEST_ROWS))
+    kept, k = -(-len(rows.features) // step), settings["k"]
+    if not 1 <= k <= kept:
+        raise ValueError(f"k must lie in 1..{kept}, the rows of the bank, got {k}; fit on more rows")
+    return step
 
 
 def _template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
@@ -32,17 +47,41 @@ def _knn(settings: Settings, params: PyTree, view: View) -> Array:
     return scores.knn(params, view.output.features, **settings)
 
 
+def _nnguide(settings: Settings, params: PyTree, view: View) -> Array:
+    return scores.nnguide(params, view.output.features, view.output.logits, **settings)
+
+
+_KNN = Method(
+    "knn",
+    "Sun et al., ICML 2022",
+    ("features",),
+    _knn,
+    defaults={"k": 10, "step": 5, "normalise": True},
+    source="chosen here: the 10th neighbour among every 5th training row",
+    learns_from=("features",),
+    least_rows=lambda settings: int(settings["k"]),
+    fit=_fit,
+    template=_template,
+    score_settings=("k", "normalise"),
+)
+
 METHODS = (
+    _KNN,
+    _KNN._replace(
+        name="knn_raw",
+        paper="as knn, without its normalisation",
+        defaults={**_KNN.defaults, "normalise": False},
+    ),
     Method(
-        "knn",
-        "Sun et al., ICML 2022",
-        ("features",),
-        _knn,
+        "nnguide",
+        "Park, Jung and Teoh, ICCV 2023",
+        ("features", "logits"),
+        _nnguide,
         defaults={"k": 10, "step": 5},
-        source="chosen here: the 10th neighbour among every 5th training row",
-        learns_from=("features",),
+        source="chosen here, as knn",
+        learns_from=("features", "logits"),
         least_rows=lambda settings: int(settings["k"]),
-        fit=_fit,
+        fit=_fit_guided,
         template=_template,
         score_settings=("k",),
     ),

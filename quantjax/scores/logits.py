@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from quantjax.checks import check_choice, check_interval
+from quantjax.checks import check_choice, check_interval, check_shape
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
@@ -85,6 +85,43 @@ def rba(logits: Array) -> Array:
     """
     logits = _float_logits(logits)
     return nan_unless_sound(-jnp.sum(jnp.tanh(logits), axis=-1), logits)
+
+
+def gen(logits: Array, gamma: float = 0.1, top: int = 10) -> Array:
+    """Return the generalised entropy sum_k (p_k (1 - p_k))^gamma of the `top` largest probabilities, > 0.
+
+    logits [..., K] -> [...]; a top of K and more takes all. 1 - p of the largest is summed from the others, so that
+    confident rows do not tie. Raises ValueError when logits have fewer than two axes or classes, gamma does not lie in
+    (0, 1] or top is less than 1. Source: Liu, Lochman and Zach (CVPR 2023), of whose score this is the negative.
+    """
+    check_interval("gamma", gamma, 0.0, 1.0, closed="right")
+    check_interval("top", top, 1, float("inf"))
+    logits = _float_logits(logits, classes=2)
+    log_odds = _log_odds(logits) + math.log(logits.shape[-1] - 1)  # log (1 - p) / p of the largest
+    largest = -jax.nn.softplus(log_odds) - jax.nn.softplus(-log_odds)
+    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    others = places != jnp.argmax(logits, axis=-1, keepdims=True)
+    log_p = jnp.where(others, jax.nn.log_softmax(logits, axis=-1), -jnp.inf)
+    if top < logits.shape[-1]:  # the largest apart
+        log_p = jax.lax.top_k(log_p, top - 1)[0] if top > 1 else log_p[..., :0]
+    terms = jnp.exp(gamma * (log_p + jnp.log1p(-jnp.exp(jnp.minimum(log_p, -math.log(2.0))))))
+    return nan_unless_sound(jnp.sum(terms, axis=-1) + jnp.exp(gamma * largest), logits)
+
+
+def gradnorm(features: Array, logits: Array, temperature: float = 1.0) -> Array:
+    """Return minus the L1 norm of a gradient by the last layer's weights; features [B, D], logits [B, K] -> [B], <= 0.
+
+    The gradient is that of the cross-entropy between a uniform distribution and softmax(logits / T): an outer product,
+    whose norm is ||f||_1 ||p - 1/K||_1 / T, so nothing needs to be differentiated.
+    Raises ValueError when features or logits are not of rank two, or the temperature is not positive.
+    Source: Huang, Geng and Li (NeurIPS 2021).
+    """
+    check_shape("features", features, "[B, D]")
+    check_shape("logits", logits, "[B, K]")
+    check_interval("temperature", temperature, 0.0, float("inf"), closed="neither")
+    features, logits = (jnp.asarray(a, jnp.float32) for a in (features, logits))
+    away = jnp.sum(jnp.abs(jax.nn.softmax(logits / temperature, axis=1) - 1.0 / logits.shape[1]), axis=1)
+    return nan_unless_sound(-jnp.sum(jnp.abs(features), axis=1) * away / temperature, features, logits)
 
 
 def _float_logits(logits: Array, classes: int = 1) -> Array:

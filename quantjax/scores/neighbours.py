@@ -1,4 +1,4 @@
-"""Distance to the k-th nearest training feature, exact; higher = more outlying."""
+"""Distance to the k-th nearest training feature, exact, and what its neighbours say; higher = more outlying."""
 
 from __future__ import annotations
 
@@ -8,99 +8,121 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from quantjax.checks import check_finite, check_shape
+from quantjax.checks import check_finite, check_same_length, check_shape
+from quantjax.scores.logits import energy
+from quantjax.scores.nearest import by_chunks, largest_products
+from quantjax.scores.normalise import unit
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
-SPARE = 22  # candidates beyond the k nearest that a matrix product finds, which rounds their order
+SPARE = 22  # candidates about the k-th nearest that a matrix product finds, which rounds their order
+BLOCK = 16384
 
 
 class Neighbours(NamedTuple):
-    """Training features on the unit sphere."""
+    """Training features that queries are compared with."""
 
     bank: Array
-    """[N, D] float32, rows of length one"""
+    """[N, D] float32; of knn rows of length one unless distances are raw, of nnguide times their energies"""
 
 
-def fit_neighbours(features: ArrayLike) -> Neighbours:
-    """Normalise training features [N, D] to length one and keep them.
+def fit_neighbours(features: ArrayLike, *, normalise: bool = True) -> Neighbours:
+    """Keep training features [N, D], brought to length one unless normalise is false.
 
     Raises ValueError on a wrong rank, no rows, or features that are not finite in float32. Source: Sun et al.
     (ICML 2022).
     """
+    rows = _bank(features)
+    return Neighbours(unit(rows) if normalise else rows)
+
+
+def knn(neighbours: Neighbours, features: Array, k: int = 10, *, normalise: bool = True, block: int = BLOCK) -> Array:
+    """Return the cosine distance, 1 - cosine, in 0..2, to the k-th nearest training feature; [B, D] -> [B].
+
+    It is ||u - v||^2 / 2 of the directions u and v, which keeps its digits where 1 - cosine has none; against a row of
+    zeros it is 1. With normalise=False, as the bank was fitted, it is that of the features themselves. One matrix
+    product chooses candidates, 22 on either side of the k-th: only where more rows than that lie within its rounding of
+    the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. 512 queries meet `block` rows of the
+    bank at a time, so memory grows with neither. NaN for features that are not finite or whose squares are not.
+    Raises ValueError when features are not [B, D] of the bank's D, or k or block is out of range.
+    Source: Sun et al. (ICML 2022), whose Euclidean distance on the unit sphere orders rows the same way.
+    """
+    bank = neighbours.bank
+    features = _queries(bank, features, k, block)
+    queries = unit(features) if normalise else features
+    centre = jnp.mean(bank, axis=0)[None, :]
+    first = max(0, k - 1 - SPARE)
+
+    def prepare(part: Array) -> tuple[Array, Array]:
+        """With c the bank's mean: |u - v|^2 / 2 = |u - c|^2 / 2 - ((u - c) . (v - c) - |v - c|^2 / 2)."""
+        moved = part - centre
+        less = 0.5 * jnp.sum(moved * moved, axis=1)
+        if normalise:  # half of a unit vector's square, which a row of zeros lacks
+            less = less + jnp.where(jnp.all(part == 0.0, axis=1), 0.5, 0.0)
+        return moved, less
+
+    def distances(own: Array) -> Array:
+        _, candidates = largest_products(own - centre, bank, prepare, min(len(bank), k + SPARE), block)
+        measure = _cosine_distance if normalise else _half_square
+        found = jax.lax.map(lambda places: measure(own, bank[places]), candidates[:, first:].T)
+        return jnp.sort(found, axis=0)[k - 1 - first]
+
+    # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
+    return nan_unless_sound(by_chunks(distances, queries), features)
+
+
+def fit_nnguide(features: ArrayLike, logits: ArrayLike) -> Neighbours:
+    """Keep the directions of training features [N, D], each times logsumexp of its logits [N, K].
+
+    Raises ValueError on wrong shapes, no rows, or rows that are not finite in float32. Source: as nnguide.
+    """
+    check_shape("logits", logits, "[N, K]")
+    rows, logits = _bank(features), jnp.asarray(logits, jnp.float32)
+    check_same_length(features=rows, logits=logits)
+    check_finite("logits", logits)
+    return Neighbours(unit(rows) * -energy(logits)[:, None])
+
+
+def nnguide(neighbours: Neighbours, features: Array, logits: Array, k: int = 10, *, block: int = BLOCK) -> Array:
+    """Return -logsumexp(logits) times the mean of the k largest u . v of the direction u and the bank's rows v; [B].
+
+    features [B, D], logits [B, K]. The bank is that of fit_nnguide. Raises ValueError when features are not [B, D] of
+    the bank's D, or k or block is out of range. Source: Park, Jung and Teoh (ICCV 2023).
+    """
+    features = _queries(neighbours.bank, features, k, block)
+    check_shape("logits", logits, f"[{len(features)}, K]")
+
+    def guidance(own: Array) -> Array:
+        prepare = lambda part: (part, jnp.zeros(len(part), jnp.float32))  # noqa: E731
+        return jnp.mean(largest_products(own, neighbours.bank, prepare, k, block)[0], axis=1)
+
+    return nan_unless_sound(energy(logits) * by_chunks(guidance, unit(features)), features)
+
+
+def _bank(features: ArrayLike) -> Array:
     check_shape("features", features, "[N, D]")
     rows = jnp.asarray(features, jnp.float32)
     if len(rows) == 0:
         raise ValueError("features must have at least one row, got none")
     check_finite("features", rows)
-    return Neighbours(_unit(rows))
+    return rows
 
 
-def knn(neighbours: Neighbours, features: Array, k: int = 10, *, block: int = 4096) -> Array:
-    """Return the cosine distance, 1 - cosine, in 0..2, to the k-th nearest training feature; [B, D] -> [B].
-
-    It is ||u - v||^2 / 2 of the directions u and v, which keeps its digits where 1 - cosine has none; against a row of
-    zeros it is 1. One matrix product chooses candidates, 22 more than k: only where more rows than that lie within its
-    rounding of the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. The bank is read `block`
-    rows at a time, so memory grows with B * block, not with B * N. NaN for features that are not finite or whose
-    squares are not.
-    Raises ValueError when features are not [B, D] of the bank's D, or k or block is out of range.
-    Source: Sun et al. (ICML 2022), whose Euclidean distance on the unit sphere orders rows the same way.
-    """
-    bank = neighbours.bank
-    rows, dimension = bank.shape
-    check_shape("features", features, f"[B, {dimension}]")
-    if not 1 <= k <= rows:
-        raise ValueError(f"k must lie in 1..{rows}, the rows of the bank, got {k}")
+def _queries(bank: Array, features: Array, k: int, block: int) -> Array:
+    check_shape("features", features, f"[B, {bank.shape[1]}]")
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must lie in 1..{len(bank)}, the rows of the bank, got {k}")
     if block < 1:
         raise ValueError(f"block must be at least 1, got {block}")
-    features = jnp.asarray(features, jnp.float32)
-    queries = _unit(features)
-    candidates = _nearest(queries, bank, min(rows, k + SPARE), block)
-    distances = jax.lax.map(lambda own: _distance(queries, bank[own]), candidates.T)
-    # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
-    return nan_unless_sound(jnp.sort(distances, axis=0)[k - 1], features)
+    return jnp.asarray(features, jnp.float32)
 
 
-def _nearest(queries: Array, bank: Array, count: int, block: int) -> Array:
-    """Rows of the bank [B, count] int32, the nearest first as far as a matrix product tells them apart.
-
-    With c the bank's mean, 1 - u . v = ||u - c||^2 / 2 - ((u - c) . (v - c) - ||v - c||^2 / 2) for unit vectors.
-    """
-    centre = jnp.mean(bank, axis=0)[None, :]
-    queries = queries - centre
-
-    def merge(best: tuple[Array, Array], part: Array, start: Array | int) -> tuple[Array, Array]:
-        moved, zeros = part - centre, jnp.all(part == 0.0, axis=1)
-        less = 0.5 * jnp.sum(moved * moved, axis=1) + jnp.where(zeros, 0.5, 0.0)  # half of a unit vector's square
-        closeness = jnp.matmul(queries, moved.T, precision=jax.lax.Precision.HIGHEST) - less[None, :]
-        nearest, own = jax.lax.top_k(closeness, min(count, closeness.shape[1]))
-        values, places = (jnp.concatenate(pair, axis=1) for pair in zip(best, (nearest, own + start), strict=True))
-        kept, order = jax.lax.top_k(values, count)
-        return kept, jnp.take_along_axis(places, order, axis=1)
-
-    def merge_block(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        return merge(best, jax.lax.dynamic_slice_in_dim(bank, i * block, block), i * block)
-
-    shape = (queries.shape[0], count)
-    best = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-    whole = len(bank) // block
-    if whole:  # slices: blocks of a reshaped bank would be a second bank in memory
-        best = jax.lax.fori_loop(0, whole, merge_block, best)
-    if whole * block < len(bank):
-        best = merge(best, bank[whole * block :], whole * block)
-    return best[1]
-
-
-def _distance(u: Array, v: Array) -> Array:
-    """1 - cosine of directions [B, D], or of zeros -> [B]."""
+def _half_square(u: Array, v: Array) -> Array:
     difference = u - v
-    half = jnp.minimum(0.5 * jnp.sum(difference * difference, axis=1), 2.0)
+    return 0.5 * jnp.sum(difference * difference, axis=1)
+
+
+def _cosine_distance(u: Array, v: Array) -> Array:
+    """1 - cosine of directions [B, D], or of zeros -> [B]."""
+    half = jnp.minimum(_half_square(u, v), 2.0)
     return jnp.where(jnp.any(u != 0.0, axis=1) & jnp.any(v != 0.0, axis=1), half, 1.0)
-
-
-def _unit(features: Array) -> Array:
-    """Rows of length one; a row of zeros stays zero. Scaled first: squares of small rows would vanish."""
-    largest = jnp.max(jnp.abs(features), axis=1, keepdims=True)
-    scaled = features / jnp.where(largest > 0.0, largest, 1.0)
-    return scaled / jnp.maximum(jnp.linalg.norm(scaled, axis=1, keepdims=True), 1.0)

@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_named(transformer, head):
         to_probe_variables(arrays_of(transformer, head | {"kernel": np.zeros((5, 3), np.float32)}), NAME, 3)
     with pytest.raises(ValueError, match="NaN or infinity in kernel"):
         to_probe_variables(arrays_of(transformer, head | {"kernel": head["kernel"] * np.nan}), NAME, 3)
-    with pytest.raises(ValueError, match="without a linear probe"):
+    with pytest.raises(ValueError, match="without a linear probe for 3 classes"):
         to_variables(arrays_of(transformer), NAME, 3)
     with pytest.raises(ValueError, match="not weights of resnet20: they are a linear probe on a transformer"):
         to_variables(own, "resnet20", 3)

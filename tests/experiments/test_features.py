@@ -88,16 +88,31 @@ def test_features_of_another_width_or_with_a_flipped_bit_are_made_anew(extractor
     if (spoil, digest) == (flipped, "made anew"):
         return  # that is another cache
     first = features.extract(extractors[0], "a", images, tmp_path, silent)
-    [view] = features.extract_views(extractors[0], images, 1, tmp_path, silent)
-    for file in (*tmp_path.rglob("plain.npz"), *tmp_path.rglob("view_000.npz")):
-        with np.load(file) as opened:
-            stored = spoil(dict(opened))
-        kept = stored.pop("digest")
-        again = {"kept": {"digest": kept}, "lost": {}, "made anew": {"digest": data.fingerprint(*stored.values())}}
-        np.savez(file, **again[digest], **stored)
+    [file] = tmp_path.rglob("plain.npz")
+    with np.load(file) as opened:
+        stored = spoil(dict(opened))
+    kept = stored.pop("digest")
+    again = {"kept": {"digest": kept}, "lost": {}, "made anew": {"digest": data.fingerprint(*stored.values())}}
+    np.savez(file, **again[digest], **stored)
     again = features.extract(extractors[0], "a", images, tmp_path, silent)
     np.testing.assert_array_equal(again.features, first.features)
-    np.testing.assert_array_equal(features.extract_views(extractors[0], images, 1, tmp_path, silent)[0], view)
+
+
+@pytest.mark.parametrize("spoil", [other_width, flipped])
+@pytest.mark.parametrize("digest", ["kept", "lost"])
+def test_a_damaged_view_is_made_anew(extractors, images, tmp_path, spoil, digest):
+    first = np.array(features.extract_views(extractors[0], images, 1, tmp_path, silent)[0])
+    [file] = tmp_path.rglob("view_000.npy")
+    np.save(file, spoil({"features": first})["features"])
+    if digest == "lost":
+        file.with_suffix(".digest").unlink()
+    np.testing.assert_array_equal(features.extract_views(extractors[0], images, 1, tmp_path, silent)[0], first)
+
+
+def test_views_stay_on_the_disk(extractors, images, tmp_path):
+    extracted = features.extract_views(extractors[0], images, 2, tmp_path, silent)
+    found = features.extract_views(extractors[0]._replace(run_view=None), images, 2, tmp_path, silent)
+    assert all(isinstance(view, np.memmap) for view in (*extracted, *found))
 
 
 def test_more_views_extend_fewer(extractors, images, tmp_path):

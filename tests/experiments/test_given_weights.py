@@ -11,17 +11,18 @@ from PIL import Image
 
 from experiments import preprocessing
 from experiments.images import classifier
-from experiments.images.config import QuantOD, parse, resolve
+from experiments.images.config import QuantOD, identity, parse, resolve
 from experiments.images.sets import load_sets
 from experiments.progress import Progress
 from experiments.scenes import config as scenes
 from experiments.scenes import storage
 from quantjax import detector
-from quantjax.convert.classifiers import to_foreign
+from quantjax.convert.classifier_names import WIDE, to_foreign
 from quantjax.convert.files import write_safetensors
 from quantjax.convert.transformers import assumption
 from quantjax.data.class_order import by_number
-from quantjax.extractors import BACKBONES, ENERGY_OOD, FEATURE_BACKBONES, IMAGENET, NONE
+from quantjax.extractors import BACKBONES, CIFAR, ENERGY_OOD, FEATURE_BACKBONES, IMAGENET, NONE
+from quantjax.extractors.preprocess import resize_square
 from quantjax.trees import flatten
 from quantjax.types import Preprocessing
 
@@ -39,7 +40,7 @@ def foreign(variables, prefix):
     """The arrays as PyTorch would name and lay them out."""
     layout = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     flat = flatten(variables).items()
-    return {prefix + to_foreign(path, wide=True): np.transpose(a, layout[np.ndim(a)]) for path, a in flat}
+    return {prefix + to_foreign(path, WIDE): np.transpose(a, layout[np.ndim(a)]) for path, a in flat}
 
 
 def given(*flags):
@@ -190,3 +191,60 @@ def test_the_rule_of_swin_s_shifts_is_a_setting_and_stored(tmp_path):
 )
 def test_what_weights_do_not_say_is_noted(name, said):
     assert re.search(said, assumption(name))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"),  # image_size, short_side, network_size
+    [
+        (["--backbone", "deit_tiny16", "--inlier", "cifar10"], (32, None, 224)),
+        (["--backbone", "deit_tiny16", "--inlier", "mine=/x"], (224, 256, None)),
+        (["--backbone", "resnet50", "--inlier", "cifar100"], (32, None, 224)),
+        (["--backbone", "resnet50", "--inlier", "mine=/x", "--short-side", "232"], (224, 232, None)),
+        (["--backbone", "vit_base16", "--inlier", "cifar10", "--image-size", "96"], (96, None, 224)),
+        (["--backbone", "vit_base16", "--inlier", "cifar10", "--image-size", "224"], (224, 256, None)),
+        (["--backbone", "dinov2_vits14", "--inlier", "cifar10"], (224, None, None)),
+        (["--backbone", "wrn16_2", "--inlier", "cifar10"], (32, None, None)),
+    ],
+)
+def test_sizes_are_those_that_the_weights_were_published_for(tmp_path, flags, sizes):
+    (tmp_path / "w.npz").touch()
+    settings = resolve(parse([*flags, "--weights", str(tmp_path / "w.npz")]), accelerator=False)
+    assert (settings.image_size, settings.short_side, settings.network_size) == sizes
+
+
+def test_a_size_that_no_run_had_before_leaves_its_name_alone(tmp_path):
+    settings = given()
+    assert not {"short_side", "network_size"} & set(identity(settings))
+    assert identity(dataclasses.replace(settings, network_size=64))["network_size"] == 64
+    with pytest.raises(ValueError, match="--short-side must"):
+        given("--image-size", "32", "--short-side", "16")
+    with pytest.raises(ValueError, match="--network-size must be a multiple of 14, the patch of dinov2_vits14, got 64"):
+        resolve(parse(["--backbone", "dinov2_vits14", "--weights", str(__file__), "--network-size", "64"]),
+                accelerator=False)  # fmt: skip
+
+
+def test_the_publisher_s_preprocessing_is_taken_from_the_names_and_said(tmp_path, capsys):
+    shapes = jax.eval_shape(BACKBONES["wrn10_1"].build(3).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    state = foreign(jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes), "")
+    for ours, theirs in ((".layer.", ".nblockLayer."), (".bn", ".batch_norm"), ("bn1.", "batch_norm.")):
+        state = {name.replace(ours, theirs): array for name, array in state.items()}
+    state = {name.replace("convShortcut", "conv_inp"): array for name, array in state.items()}
+    np.savez(tmp_path / "a.npz", **state)
+    read = classifier.read_weights(given("--weights", tmp_path / "a.npz", "--network-size", "16"), 3)
+    assert read.preprocessing == CIFAR._replace(side=16)
+    said = capsys.readouterr().out
+    assert "mean 0.4914 0.4822 0.4465, deviation 0.2023 0.1994 0.201, rgb, resized to 16 pixels for the network" in said
+    record = {"source": "held-out images", "n": 40, "promised_tpr": 95.0, "achieved_tpr": 95.0}
+    fitted = detector.Detector("wrn10_1", read.variables, read.preprocessing._replace(short_side=12), 8, tuple("abc"),
+                               "msp", {}, (), -0.5, record)  # fmt: skip
+    detector.save(fitted, tmp_path / "detector")
+    loaded = detector.load(tmp_path / "detector")
+    assert loaded.preprocessing == fitted.preprocessing
+    with pytest.raises(ValueError, match="side of the preprocessing must be pixels, at least 1, or None; got 0"):
+        detector.save(fitted._replace(preprocessing=CIFAR._replace(side=0)), tmp_path / "other")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    larger = np.asarray(resize_square(jnp.asarray(images), 16)).astype(np.uint8)
+    direct = fitted._replace(preprocessing=CIFAR, image_size=16)
+    np.testing.assert_allclose(
+        detector.predict(loaded, images).score, detector.predict(direct, larger).score, atol=1e-5
+    )

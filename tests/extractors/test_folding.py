@@ -48,7 +48,13 @@ def test_folding_changes_no_output(rng, name):
     ("name", "before", "after"),
     # wide: 2 a block and the last one; norm2 of every block folds, and norm1 of the first one where channels change.
     # residual: one for each convolution, all folded.
-    [("wrn40_2", 37, 18), ("wrn10_1", 7, 4), ("resnet20", 19, 0), ("resnet18", 20, 0)],
+    [
+        ("wrn40_2", 37, 18),
+        ("wrn10_1", 7, 4),
+        ("resnet20", 19, 0),
+        ("resnet18", 20, 0),
+        ("resnet50", 53, 0),
+    ],
 )
 def test_every_norm_that_directly_follows_a_convolution_disappears(rng, name, before, after):
     model = BACKBONES[name].build(5)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from golden.random_weights import random_state, sample
 
-from quantjax.convert.classifiers import to_foreign, to_variables
+from quantjax.convert.classifier_names import WIDE, to_foreign
+from quantjax.convert.classifiers import to_variables
 from quantjax.extractors import BACKBONES
 from quantjax.trees import flatten
 
@@ -40,7 +41,7 @@ def test_loss_gradients_and_running_statistics_are_those_of_torch(golden, paddin
     np.testing.assert_allclose(logits, recorded["step/logits"], atol=1e-4)
     compared = 0
     for path, array in arrays.items():
-        name = to_foreign(path, wide=True)
+        name = to_foreign(path, WIDE)
         array = np.asarray(array)
         if path.startswith("params"):
             array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.flows.base import Flow, chain, invert, log_likelihood, sample
+from quantjax.flows.base import Flow, around, chain, invert, log_likelihood, sample
 from quantjax.flows.coupling import nice
 from quantjax.flows.recipes import quantod
 
@@ -54,6 +54,23 @@ def test_samples_have_the_density_of_the_flow():
     assert rows.shape == (4000, 2)
     # Standard deviation 1 / factor; its standard error is 0.5 / sqrt(8000) = 0.0056.
     np.testing.assert_allclose(np.std(rows), 0.5, atol=0.025)
+
+
+def test_a_latent_of_several_normals_by_hand():
+    flow, params = around(DOUBLE, 2), {"flow": {"factor": jnp.float32(2)}, "centres": jnp.array([[1.0], [5.0]])}
+    # z = 2x = 1: log of half of N(1; 1) + N(1; 5) = log(0.19947114 (1 + exp(-8))) = -1.6117505, and log 2 = 0.6931472
+    np.testing.assert_allclose(log_likelihood(flow, params, jnp.array([[0.5]])), [-0.9186033], rtol=1e-6)
+    slopes = jax.grad(lambda p: log_likelihood(flow, p, jnp.array([[0.4]])).sum())(params)
+    assert (np.abs(slopes["centres"]) > 0).all()
+    rows = np.asarray(sample(flow, params, jax.random.key(0), (2000, 1)))
+    # x = z / 2 about 0.5 and 2.5, each with a deviation of 0.5: the mean's standard error is 1.12 / sqrt(2000)
+    np.testing.assert_allclose(rows.mean(), 1.5, atol=0.1)
+    np.testing.assert_allclose((rows > 1.5).mean(), 0.5, atol=0.05)
+
+
+def test_centres_begin_at_the_first_rows_repeated_where_there_are_fewer():
+    params = around(DOUBLE, 3).init(jax.random.key(0), jnp.array([[1.0], [4.0]]))
+    np.testing.assert_array_equal(params["centres"], [[2.0], [8.0], [2.0]])
 
 
 def test_chain_runs_in_order_and_back():

@@ -76,10 +76,26 @@ def test_an_epoch_sees_its_view(features):
     jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
 
 
+def test_preset_best_begins_as_the_gaussians_of_the_classes_and_lifts_the_lower_tail():
+    rng = np.random.default_rng(0)
+    centres = np.array([[4.0, 0, 0], [0, 4.0, 0]])
+    rows = (centres[rng.integers(0, 2, 512)] + rng.standard_t(3, size=(512, 3))).astype(np.float32)
+    small = flows.BEST | {"width": 16, "blocks": 2, "batch_size": 64}
+    begun, fitted = (flows.fit(rows, centres=centres, **small | {"epochs": epochs}) for epochs in (1, 8))
+    flow = flows.quantod(**fitted.settings)
+    start = flow.init(jax.random.key(0), jnp.asarray(rows))
+    start["centres"] = flow.forward(start, jnp.asarray(centres, jnp.float32))[0]
+    squares = ((rows[:, None, :] - centres) ** 2).sum(axis=2)
+    gaussians = np.log(np.mean(np.exp(-squares / 2), axis=1)) - 1.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(flows.log_likelihood(flow, start, rows), gaussians, rtol=1e-4)
+    tails = [float(np.quantile(flows.log_likelihood(flow, each.params, rows), 0.05)) for each in (begun, fitted)]
+    assert np.quantile(gaussians, 0.05) < tails[0] < tails[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"preset": "newest"}, "preset must be one of paper, reference"),
+        ({"preset": "newest"}, "preset must be one of best, paper, reference"),
         ({"epochs": 0}, "epochs must lie in"),
         ({"batch_size": 1}, "batch_size must lie in"),
         ({"features": np.zeros(4, np.float32)}, r"features must have shape \[N, D\]"),
@@ -88,6 +104,8 @@ def test_an_epoch_sees_its_view(features):
         ({"features": []}, "at least one view"),
         ({"features": [np.zeros((4, 4)), np.zeros((4, 3))]}, r"must have the shape of view 0, \[4, 4\]"),
         ({"loss": "median"}, "loss must be one of"),
+        ({"centres": np.zeros((2, 3))}, r"centres must have shape \[M, 4\]"),
+        ({"centres": np.full((2, 4), np.nan)}, "centres must be finite"),
     ],
 )
 def test_what_cannot_be_fitted(features, change, message):

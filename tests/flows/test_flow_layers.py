@@ -30,6 +30,7 @@ TABLE = {
     "paper": (quantod("glow", dimension=5, blocks=3, mixing="linear", **SMALL), 5),
     "reference": (quantod("realnvp", dimension=5, blocks=3, mixing="permutation", **SMALL), 5),
     "reference_gin": (quantod("gin", dimension=6, blocks=2, mixing="permutation", layers=0, width=4), 6),
+    "identity": (quantod("glow", dimension=6, blocks=2, mixing="permutation", start="identity", **SMALL), 6),
     "paper_nice": (quantod("nice", dimension=5, blocks=2, mixing="linear", **SMALL), 5),
 }
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

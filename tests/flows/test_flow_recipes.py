@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from quantjax.flows import base
 from quantjax.flows.base import chain
 from quantjax.flows.coupling import glow
 from quantjax.flows.layers import actnorm, permutation
@@ -92,11 +93,24 @@ def test_half_precision_networks_stay_close_and_answer_in_float32(rng):
     assert 0 < difference < 0.1
 
 
+def test_a_flow_that_begins_as_the_identity_has_the_density_of_its_latent(rng):
+    x = rng.normal(size=(7, 4)).astype(np.float32)
+    flow = quantod(dimension=4, blocks=3, layers=0, width=8, mixing="permutation", start="identity", components=2)
+    params = flow.init(jax.random.key(0), jnp.asarray(x))
+    assert params["centres"].shape == (2, 4)
+    # half of each of two unit normals, at the first two rows
+    squares = ((x[:, None, :] - x[None, :2, :]) ** 2).sum(axis=2)
+    expected = np.log(np.mean(np.exp(-squares / 2), axis=1)) - 2 * np.log(2 * np.pi)
+    np.testing.assert_allclose(base.log_likelihood(flow, params, jnp.asarray(x)), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "maf"}, "kind must be one of gin, glow, nice, realnvp; got 'maf'"),
         ({"mixing": "none"}, "mixing must be one of"),
+        ({"start": "none"}, "start must be one of"),
+        ({"components": 0}, "components must be at least 1, got 0"),
         ({"dimension": 1}, "dimension must be at least 2"),
         ({"blocks": 0}, "blocks must be at least 1, got 0"),
         ({"layers": -1}, "layers must be at least 0"),

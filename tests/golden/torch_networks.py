@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -92,7 +93,56 @@ class Residual(nn.Module):
         return self.linear(features), features
 
 
+class DenseLayer(nn.Module):
+    def __init__(self, a: int, growth: int):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(a), nn.Conv2d(a, 4 * growth, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4 * growth), conv3(4 * growth, growth)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))], 1)
+
+
+class DenseBlock(nn.Module):
+    def __init__(self, n: int, a: int, growth: int):
+        super().__init__()
+        self.layer = nn.Sequential(*[DenseLayer(a + i * growth, growth) for i in range(n)])
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Transition(nn.Module):
+    def __init__(self, a: int, b: int):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(a), nn.Conv2d(a, b, 1, bias=False)
+
+    def forward(self, x):
+        return F.avg_pool2d(self.conv1(F.relu(self.bn1(x))), 2)
+
+
+class Dense(nn.Module):
+    def __init__(self, depth: int, growth: int, classes: int = 10):
+        super().__init__()
+        n, a = (depth - 4) // 6, 2 * growth
+        self.conv1 = conv3(3, a)
+        for g in (1, 2, 3):
+            setattr(self, f"block{g}", DenseBlock(n, a, growth))
+            a += n * growth
+            if g < 3:
+                setattr(self, f"trans{g}", Transition(a, a // 2))
+                a //= 2
+        self.bn1, self.fc = nn.BatchNorm2d(a), nn.Linear(a, classes)
+
+    def forward(self, x):
+        x = self.trans2(self.block2(self.trans1(self.block1(self.conv1(x)))))
+        features = F.relu(self.bn1(self.block3(x))).mean((2, 3))
+        return self.fc(features), features
+
+
 def build(name: str, classes: int = 10) -> nn.Module:
+    if name.startswith("densenet"):
+        return Dense(100, 12, classes)
     if name == "resnet18":
         return Residual(2, (64, 128, 256, 512), True, classes)
     if name.startswith("resnet"):

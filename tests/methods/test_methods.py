@@ -25,16 +25,40 @@ class Row:
 
 ROWS = [
     Row("quantod", 0.99, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}, negatives=True),
+    Row("quantod_pp", 0.79, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}),
     Row("msp", 0.92),
     Row("max_logit", 0.93),
     Row("energy", 0.93),
+    Row("gen", 0.93),
+    Row("temperature_scaling", 0.915),
+    Row("kl_matching", 0.895),
+    Row("openmax", 0.84),
     Row("odin", 0.93),
     Row("mahalanobis", 0.81),
     Row("mahalanobis_perturbed", 0.81),
     Row("relative_mahalanobis", 0.905),
     Row("gem", 0.81),
     Row("gem_perturbed", 0.81),
+    Row("mahalanobis_pp", 0.79),
+    Row("relative_mahalanobis_pp", 0.895),
+    Row("typicality", 0.97, negatives=True),
+    Row("gaussian_mixture", 0.825),
     Row("knn", 0.915, {"k": 5, "step": 1}),
+    Row("knn_raw", 0.93, {"k": 5, "step": 1}),
+    Row("nnguide", 0.93, {"k": 5, "step": 1}),
+    Row("vim", 0.855),
+    Row("residual", 0.685),
+    Row("react", 0.925),
+    Row("ash_p", 0.91),
+    Row("ash_b", 0.815),
+    Row("ash_s", 0.885, {"percentile": 0.5}),
+    Row("scale", 0.765),
+    Row("dice", 0.575, {"sparsity": 0.3}),
+    Row("fdbd", 0.92),
+    Row("nci", 0.915),
+    Row("she", 0.64),
+    Row("gradnorm", 0.835),
+    Row("energy_mahalanobis_pp", 0.9),
 ]
 
 
@@ -149,10 +173,21 @@ def test_defaults_are_those_of_the_score_functions():
 
     assert methods.get("energy").defaults == {"temperature": scores.energy.__defaults__[0]}
     assert methods.get("knn").defaults["k"] == scores.knn.__defaults__[0]
+    assert methods.get("knn").defaults["normalise"] == scores.knn.__kwdefaults__["normalise"]
+    assert methods.get("gen").defaults == dict(zip(("gamma", "top"), scores.gen.__defaults__, strict=True))
+    for name in ("ash_p", "ash_b", "ash_s", "scale"):
+        assert methods.get(name).defaults == {"percentile": getattr(scores, name).__defaults__[0]}
+    assert methods.get("react").defaults == {"percentile": scores.fit_react.__defaults__[0]}
+    assert methods.get("dice").defaults == {"sparsity": scores.fit_dice.__defaults__[0]}
+    assert methods.get("openmax").defaults == {
+        "tail": scores.fit_openmax.__defaults__[0], "top": scores.openmax.__defaults__[0]
+    }  # fmt: skip
+    mixture = methods.get("gaussian_mixture").defaults
+    assert mixture == {"beta": 0.0, **scores.fit_gaussian_mixture.__kwdefaults__}
     keywords = scores.odin.__kwdefaults__
     assert methods.get("odin").defaults == {key: keywords[key] for key in ("temperature", "epsilon", "form")}
     assert methods.get("msp").defaults == {"form": scores.msp.__defaults__[0]}
-    wanted = {"regularisation": scores.fit_tied_gaussian.__kwdefaults__["regularisation"]}
+    wanted = {"beta": 0.0, **scores.fit_tied_gaussian.__kwdefaults__}
     assert methods.get("gem").defaults == methods.get("relative_mahalanobis").defaults == wanted
     assert methods.get("gem_perturbed").defaults["epsilon"] == scores.perturbed.__kwdefaults__["epsilon"]
 

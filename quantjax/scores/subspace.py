@@ -1,0 +1,85 @@
+"""How much of a row's features lies where training features do not; higher = more outlying."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from quantjax.checks import check_finite, check_interval, check_shape
+from quantjax.scores.head import LinearHead
+from quantjax.scores.logits import energy
+from quantjax.scores.rows import nan_unless_sound
+from quantjax.types import Array
+
+_ROWS_AT_ONCE = 8192
+
+
+class Residual(NamedTuple):
+    """The subspace that training features hardly reach; float32."""
+
+    origin: Array
+    """[D] the point at which all logits are as near to 0 as they can be"""
+    basis: Array
+    """[D, R] orthonormal columns"""
+    alpha: Array
+    """[] of ViM: mean largest logit over mean residual of training rows"""
+
+
+def principal_dimension(dimension: int) -> int:
+    """How many directions ViM calls principal where none is given: 1,000 of 2,048 and more, 512 of 768 and more.
+
+    As the paper; of fewer features, about which it says nothing, half.
+    """
+    return 1000 if dimension >= 2048 else 512 if dimension >= 768 else max(1, dimension // 2)
+
+
+def fit_residual(head: LinearHead, features: ArrayLike, logits: ArrayLike, principal: int | None = None) -> Residual:
+    """Fit the R = D - principal directions of least second moment about the origin -(W^T)^+ b, in float64.
+
+    features [N, D], logits [N, K] of the same rows. Raises ValueError on wrong shapes, no rows, rows that are not
+    finite or a principal outside 1..D-1. Source: Wang et al. (CVPR 2022).
+    """
+    features, logits = np.asarray(features), np.asarray(logits)
+    check_shape("features", features, f"[N, {head.weight.shape[0]}]")
+    check_shape("logits", logits, f"[{len(features)}, {head.weight.shape[1]}]")
+    if not len(features):
+        raise ValueError("features must have at least one row, got none")
+    check_finite("features", features)
+    check_finite("logits", logits)
+    principal = principal_dimension(features.shape[1]) if principal is None else principal
+    check_interval("principal", principal, 1, features.shape[1] - 1)
+    origin = -np.linalg.pinv(np.asarray(head.weight, np.float64).T) @ np.asarray(head.bias, np.float64)
+    moments = np.zeros((features.shape[1],) * 2)
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        block = features[start : start + _ROWS_AT_ONCE] - origin
+        moments += block.T @ block
+    basis = np.linalg.eigh(moments)[1][:, : features.shape[1] - principal]  # eigenvalues ascend
+    lengths = np.linalg.norm((features - origin.astype(np.float32)) @ basis.astype(np.float32), axis=1)
+    mean = float(lengths.mean(dtype=np.float64))
+    alpha = float(logits.max(axis=1).mean(dtype=np.float64)) / mean if mean > 0.0 else 0.0
+    return Residual(*(jnp.asarray(value, jnp.float32) for value in (origin, basis, alpha)))
+
+
+def residual(fitted: Residual, features: Array) -> Array:
+    """Return the length of the part of f - origin that lies in the residual subspace; features [B, D] -> [B], >= 0.
+
+    Raises ValueError when features are not [B, D] of the fit's D. Source: Wang et al. (CVPR 2022).
+    """
+    check_shape("features", features, f"[B, {fitted.origin.shape[0]}]")
+    features = jnp.asarray(features, jnp.float32)
+    inside = jnp.matmul(features - fitted.origin[None, :], fitted.basis, precision=jax.lax.Precision.HIGHEST)
+    return nan_unless_sound(jnp.linalg.norm(inside, axis=1), features)
+
+
+def vim(fitted: Residual, features: Array, logits: Array) -> Array:
+    """Return alpha * residual - logsumexp of the logits, in nats: the virtual logit against all others; [B].
+
+    features [B, D], logits [B, K]. Raises ValueError for other shapes. Source: Wang et al. (CVPR 2022),
+    without the last monotonic step, which ties what is sure.
+    """
+    check_shape("logits", logits, f"[{features.shape[0]}, K]")
+    return fitted.alpha * residual(fitted, features) + energy(logits)
