@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments import hosts
-from experiments.interrupts import caught, status_of
+from experiments.interrupts import caught, may_say, status_of
 
 STOPPED = "\nstopped; the same command with --resume continues"
 
@@ -57,4 +57,4 @@ def _in_one_line(run: Callable[[], int], sizes: str, failed: int, stopped: str) 
         shown = str(error).splitlines()[0] if str(error) else type(error).__name__
         return hosts.give_up(f"error: {shown}; {remedy}", failed)
     except KeyboardInterrupt as interrupt:
-        return hosts.give_up(stopped, status_of(interrupt))
+        return hosts.give_up(stopped, status_of(interrupt)) if may_say(interrupt) else status_of(interrupt)

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 GRACE = 10.0  # seconds to unwind, after which the process ends as it stands: what is on the disk is whole at any moment
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAYING = threading.Lock()  # taken for good by who says the line: the run that unwinds, or the watch
 
 
 class Interrupted(KeyboardInterrupt):
@@ -29,6 +30,11 @@ class Interrupted(KeyboardInterrupt):
 def status_of(error: KeyboardInterrupt) -> int:
     """The exit status that shells give to a program that a signal ended."""
     return 128 + getattr(error, "number", signal.SIGINT)
+
+
+def may_say(error: KeyboardInterrupt) -> bool:
+    """Whether the line is still to be said; where the watch was first, it ends the process."""
+    return not isinstance(error, Interrupted) or _SAYING.acquire(blocking=False)
 
 
 @contextmanager
@@ -77,7 +83,7 @@ def _watch(watched: socket.socket, over: threading.Event, said: str) -> None:
                 break
     if not numbers:
         return
-    if not over.wait(GRACE):
+    if not over.wait(GRACE) and _SAYING.acquire(blocking=False):
         print(said, file=sys.stderr, flush=True)
     else:
         time.sleep(GRACE)  # more than enough to leave

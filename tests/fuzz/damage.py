@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,14 +69,17 @@ def outcome(kind: Kind, folder: Path, file: Path) -> str:
     return READ
 
 
-def inputs(name: str, numbers: Sequence[int], seed: int) -> Iterator[tuple[int, str, float]]:
-    """(number, outcome, seconds) of inputs of one kind, read in this process; the valid one is read first."""
+def inputs(
+    name: str, numbers: Sequence[int], seed: int, made: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, str, float]]:
+    """(number, outcome, seconds) of inputs of one kind, read here; made() is called when the valid one was read."""
     kind = KINDS[name]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         folder = Path(place).resolve()
         files = kind.make(folder)
         for file in files:
             kind.read(folder, file)
+        made()
         for number in numbers:
             begun = time.perf_counter()
             yield number, run_one(kind, name, number, seed, folder, files), time.perf_counter() - begun
@@ -86,16 +89,17 @@ def child(name: str, first: int, count: int, seed: int) -> None:
     """Read inputs, with bounded memory, and say of each first its number and then what came of it."""
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print
-    bounded = False
-    print("begin", file=told)
-    for number, result, seconds in inputs(name, range(first, first + count), seed):
-        if not bounded:
-            bounded = _bound_memory()
+
+    def made() -> None:
+        print("made", file=told)
+        _bound_memory()
+
+    for number, result, seconds in inputs(name, range(first, first + count), seed, made):
         print(json.dumps([number, result, round(seconds, 3)]), file=told)
     print("end", file=told)
 
 
-def _bound_memory() -> bool:
+def _bound_memory() -> None:
     """From now on MEGABYTES more; where the system has no such bound, none."""
     try:
         import resource
@@ -104,7 +108,6 @@ def _bound_memory() -> bool:
         resource.setrlimit(resource.RLIMIT_AS, (now + MEGABYTES * 2**20,) * 2)
     except (ImportError, OSError, ValueError):
         pass
-    return True
 
 
 def batch(name: str, first: int, count: int, seed: int) -> Iterator[tuple[int, str, float]]:
@@ -132,13 +135,15 @@ def batch(name: str, first: int, count: int, seed: int) -> Iterator[tuple[int, s
                 break
             if not line:
                 status = process.wait()
-                if not began and first + count == last:
-                    raise RuntimeError(f"{name}: the valid input cannot be made or read, status {status}")
+                if not began:
+                    yield first, f"the valid input cannot be made or read, status {status}", 0.0
+                    return
                 yield first, f"crashes the process, status {status}", 0.0
                 first += 1
                 break
-            if line.startswith("["):
+            if line == "made":
                 began = True
+            if line.startswith("["):
                 number, result, seconds = json.loads(line)
                 yield number, result, seconds
                 first = number + 1

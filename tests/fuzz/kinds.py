@@ -390,7 +390,8 @@ def _exported(folder: Path) -> list[Path]:
     from quantjax import detector
 
     rows = RNG.normal(size=(40, 3)).astype(np.float32)
-    fitted = detector.calibrate(detector.fit("knn", features=rows), RNG.normal(size=(40, 3)).astype(np.float32))
+    fitted = detector.fit("mahalanobis", features=rows, labels=np.arange(40) % 2)
+    fitted = detector.calibrate(fitted, RNG.normal(size=(40, 3)).astype(np.float32))
     detector.export(fitted, folder / "exported", platforms=("cpu",))
     return sorted((folder / "exported").iterdir())
 
