@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,8 +46,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
 from benchmarks.ceilings import data_sheet, roofline  # noqa: E402, the line above makes them findable
 from benchmarks.counting import work  # noqa: E402
-from benchmarks.machine import machine  # noqa: E402
+from benchmarks.machine import keep_to, machine  # noqa: E402
 from benchmarks.timing import alternate  # noqa: E402
+from quantjax.machine import cores  # noqa: E402
 
 PRECISIONS = {"float32": "tensorfloat32", "bfloat16": "bfloat16"}  # of a GPU, where float32 convolutions run as TF32
 
@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=["wrn40_2", "resnet20"])
     parser.add_argument("--batches", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--output", type=Path, help="also write all rows, with machine and versions, to this file")
     return parser.parse_args()
@@ -144,8 +144,7 @@ def measure(name: str, batch: int, options: argparse.Namespace) -> dict[str, Any
 
 def main() -> None:
     options = arguments()
-    cores = sorted(os.sched_getaffinity(0))[: options.threads]
-    os.sched_setaffinity(0, cores)  # before JAX starts: its thread pool takes the size of this set
+    keep_to(options.threads)  # before JAX starts: its thread pool takes the size of this set
     from quantjax import parallel
 
     parallel.cores_as_devices()

@@ -43,8 +43,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
 from benchmarks.ceilings import data_sheet, roofline  # noqa: E402, the line above makes them findable
-from benchmarks.machine import machine  # noqa: E402
+from benchmarks.machine import keep_to, load, machine  # noqa: E402
 from benchmarks.timing import alternate  # noqa: E402
+from quantjax.machine import cores  # noqa: E402
 
 D, BLOCKS, LAYERS, WIDTH, BATCH, Q = 128, 8, 2, 512, 128, 0.05
 GENERATORS = ("threefry2x32", "unsafe_rbg")
@@ -57,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 1024], help="rows per call when scoring")
     parser.add_argument("--steps", type=int, default=10, help="training steps in one compiled call of `epoch`")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--output", type=Path, help="also write all rows, with machine and versions, to this file")
     return parser.parse_args()
 
@@ -144,7 +145,7 @@ def report(row: dict[str, Any], ours: tuple[float, float], theirs: tuple[float, 
     facts = work(row["batch"], row["question"] == "train")
     sheet = data_sheet(jax.devices()[0].device_kind)
     row |= facts | roofline(ours[0] / 1e3, facts["gflop"], facts["megabytes"], "float32", sheet)
-    row["load"] = round(os.getloadavg()[0], 1)
+    row["load"] = load()
     print(json.dumps(row), flush=True)
     return row
 
@@ -200,7 +201,7 @@ def make_peer(x: np.ndarray, threads: int) -> Any:
 def main() -> None:
     options = arguments()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room on the same GPU
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # before JAX sizes its thread pool
+    keep_to(options.threads)  # before JAX sizes its thread pool
     import jax
 
     from quantjax.convert.flows import to_flow

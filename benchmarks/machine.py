@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from quantjax.machine import cores
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch")
 
 
@@ -43,7 +45,20 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def keep_to(count: int) -> None:
+    """Run this process, and those it starts, on `count` of its cores; ValueError where the system binds none."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    elif count != cores():
+        raise ValueError(f"this system binds no process to {count} of its {cores()} cores; leave out --threads")
+
+
+def load() -> float | None:
+    """What the system's run queue was in the last minute, None where it tells no such number."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What stands beside the rows of a result file; `threads` is how many cores the programs were given."""
-    about = {"device": device()["device"], "cpu": processor(), "threads": threads, "load": os.getloadavg()[0]}
+    about = {"device": device()["device"], "cpu": processor(), "threads": threads, "load": load()}
     return about | versions()

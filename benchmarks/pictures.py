@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,41 +46,40 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(**json.loads(options.measure))))
         return
+    sys.path[:0] = [str(ROOT)]  # not where another build is measured
+    from benchmarks.machine import machine
+    from quantjax.machine import cores
+
     builds = {"": ROOT} | ({"other_": options.against.resolve()} if options.against else {})
-    rows = [photograph(builds), sizes(builds, options.pictures)]
+    rows = [photograph(builds, cores()), sizes(builds, options.pictures, cores())]
     for row in rows:
         print(json.dumps(row), flush=True)
     if options.output:
-        sys.path[:0] = [str(ROOT)]
-        from benchmarks.machine import machine
-
-        content = {"machine": machine(len(os.sched_getaffinity(0))), "rows": rows}
+        content = {"machine": machine(cores()), "rows": rows}
         options.output.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def photograph(builds: dict[str, Path]) -> dict[str, Any]:
+def photograph(builds: dict[str, Path], every: int) -> dict[str, Any]:
     """Seconds and megabytes on one core, on all, and with eight devices."""
-    every = len(os.sched_getaffinity(0))
     places = {"one_core": (1, 1), "all_cores": (every, every), "eight_devices": (every, 8)}
     row: dict[str, Any] = {"question": "photograph", "cores": every}
     for build, folder in builds.items():
         for place, (cores, devices) in places.items():
-            found = in_a_process(folder, cores=cores, devices=devices, first=[PHOTOGRAPH], then=[PHOTOGRAPH] * 3)
+            found = in_a_process(folder, cores, every, devices=devices, first=[PHOTOGRAPH], then=[PHOTOGRAPH] * 3)
             row[f"{build}{place}_seconds"] = round(statistics.median(found["seconds"]), 2)
             row[f"{build}{place}_mb"] = round(found["peak_mb"])
         row[f"{build}ratio"] = round(row[f"{build}one_core_seconds"] / row[f"{build}all_cores_seconds"], 2)
     return row
 
 
-def sizes(builds: dict[str, Path], count: int) -> dict[str, Any]:
+def sizes(builds: dict[str, Path], count: int, every: int) -> dict[str, Any]:
     """Seconds of `count` pictures of one size and of `count` sizes, on all cores."""
-    every = len(os.sched_getaffinity(0))
     middle = tuple(int(1.5 * side) for side in WINDOW)
     many = [(WINDOW[0] + (67 * i) % WINDOW[0], WINDOW[1] + (97 * i) % WINDOW[1]) for i in range(count)]
     row: dict[str, Any] = {"question": "sizes", "pictures": count}
     for build, folder in builds.items():
         for name, pictures in (("one_size", [middle] * count), ("many_sizes", many)):
-            found = in_a_process(folder, cores=every, devices=every, first=[middle], then=pictures)
+            found = in_a_process(folder, every, every, devices=every, first=[middle], then=pictures)
             row[f"{build}{name}_seconds"] = round(sum(found["seconds"]), 2)
             row[f"{build}{name}_windows"] = sum(map(windows, pictures))
             row[f"{build}{name}_grown_mb"] = round(found["peak_mb"] - found["first_mb"])
@@ -98,19 +98,21 @@ def windows(size: tuple[int, int]) -> int:
     return rows * columns
 
 
-def in_a_process(build: Path, **what: Any) -> dict[str, Any]:
-    """What `measure` finds in a process of its own, with the library of this checkout."""
+def in_a_process(build: Path, cores: int, every: int, **what: Any) -> dict[str, Any]:
+    """What `measure` finds in a process of its own, on `cores` of the `every`, with the library of this checkout."""
+    from benchmarks.machine import keep_to
+
+    bind = None if cores == every else partial(keep_to, cores)  # before JAX starts its threads
     command = [sys.executable, str(Path(__file__).resolve()), "--measure", json.dumps(what)]
     environment = os.environ | {"PYTHONPATH": str(build), "JAX_PLATFORMS": "cpu"}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=bind)
     if ran.returncode:
         raise RuntimeError(f"{build}: {ran.stderr[-2000:]}")
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def measure(cores: int, devices: int, first: list[list[int]], then: list[list[int]]) -> dict[str, Any]:
+def measure(devices: int, first: list[list[int]], then: list[list[int]]) -> dict[str, Any]:
     """Seconds of each of `then`, and the memory after `first` and at the end."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # before JAX starts its threads
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     import numpy as np
 

@@ -40,8 +40,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
-from benchmarks.machine import machine  # noqa: E402, the line above makes it findable
+from benchmarks.machine import keep_to, machine  # noqa: E402, the line above makes it findable
 from benchmarks.scenes.sizes import SIZES  # noqa: E402
+from quantjax.machine import cores  # noqa: E402
 
 QUESTIONS = ("windows", "density", "metrics")
 
@@ -56,7 +57,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32, on a GPU bfloat16")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--memory", type=float, default=2e9, help="bytes that the naive form may take beside its input")
     parser.add_argument("--output", type=Path, help="also write all rows, with machine and versions, to this file")
     return parser.parse_args()
@@ -64,8 +65,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    cores = sorted(os.sched_getaffinity(0))[: options.threads]
-    os.sched_setaffinity(0, cores)  # before JAX starts: its thread pool takes the size of this set
+    keep_to(options.threads)  # before JAX starts: its thread pool takes the size of this set
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # of a GPU; torch wants some too
     from quantjax import parallel
 

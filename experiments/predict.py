@@ -7,7 +7,7 @@ One line per image: decision, class, confidence, score and threshold; for a run 
 that are marked unknown, the number of connected parts they form and the box of the largest, and with --output a mask
 (255 unknown, 0 known) and an overlay per scene. --json prints one JSON object per line instead, with more parts.
 A few seconds on any machine, most of them for compilation. Exit status: 0 all images judged, 1 some could not be read
-(the others are judged), 2 nothing could be done.
+(the others are judged) or the output was closed, 2 nothing could be done.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import report_errors
+from experiments.terminal import is_lost, lasting_streams
+
 BATCH = 128
 WINDOWS = 2  # of a scene at a time
 CHUNK = 1024  # images held in memory at a time
 
 
+@lasting_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = parse(argv)
-    try:
-        predictor, detector = open_detector(options.run)
-        paths, missed = list_images(options.paths, options.output)
-        judged, line = judge(predictor, detector, paths, options.output)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return report_errors(lambda: run(options), "the size of the images", failed=2, stopped="\nstopped")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge all images; returns the exit status, which of errors in single ones is not an error here."""
+    predictor, detector = open_detector(options.run)
+    paths, missed = list_images(options.paths, options.output)
+    judged, line = judge(predictor, detector, paths, options.output)
     for sentence in missed:
         print(f"error: {sentence}", file=sys.stderr, flush=True)
     unread = 0
@@ -43,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {row}", file=sys.stderr, flush=True)
         else:
             print(json.dumps(row) if options.json else line(row), flush=True)
+        if is_lost() and options.output is None:
+            print("stopped: the output was closed, or its disk is full", file=sys.stderr)
+            return 1
     return 2 if unread == len(paths) else 1 if unread or missed else 0
 
 
@@ -88,9 +96,11 @@ def open_detector(run: Path) -> tuple[Any, Any]:
         raise FileNotFoundError(f"--run must be the folder of a run, {run} does not exist or is no folder")
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{run} holds no detector: the run is not finished, or it is another kind of folder")
+    from experiments.start import backend
     from quantjax import detector, parallel
 
     parallel.cores_as_devices()
+    backend()
     loaded = detector.load(folder)
     if isinstance(loaded, detector.FeatureDetector):
         raise ValueError(f"the detector in {run} takes features, no images: use it from Python, detector.predict")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from experiments import hosts
+from experiments.terminal import draws
 
 OpenProgress = Callable[[str], Any]  # title -> context whose object is called with (done, total): Progress, say
 INTERVAL = 10.0  # seconds between lines in a log
@@ -29,7 +30,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self.start = self.drawn = self.clock()
-        if self.stream.isatty():
+        if draws(self.stream):
             self._open_bar()
         return self
 

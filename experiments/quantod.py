@@ -19,8 +19,10 @@ from typing import Any
 from experiments.errors import report_errors
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
 from experiments.settings import describe
+from experiments.terminal import lasting_streams
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)
@@ -35,7 +37,7 @@ def run(flags: QuantOD) -> int:
     from experiments import hosts, run_folder
     from experiments.images import classifier, features, flow, outcome
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_every_class, content, held_out, load_sets, open_sources
+    from experiments.images.sets import check_enough, check_every_class, content, held_out, load_sets, open_sources
     from experiments.progress import Progress
     from experiments.results import of_run, show
     from experiments.start import cache_of, open_devices, open_run
@@ -60,6 +62,7 @@ def run(flags: QuantOD) -> int:
     kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
+    check_enough(config.scores, fit_rows.stop)
     print(sizes(sets, kept_out), flush=True)
     if given is None and not (folder / classifier.FILE).exists():
         classifier.check_time(flags, config, fit_rows.stop)

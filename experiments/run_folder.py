@@ -85,7 +85,7 @@ def find_run(
     differ = [k for k in sorted({*stored, *identity}) if stored.get(k) != identity.get(k)]
     if differ:
         shown = "; ".join(f"{k}: there {stored.get(k)!r}, given {identity.get(k)!r}" for k in differ[:5])
-        raise ValueError(f"--run {name} holds a run of another configuration ({shown}): choose another --run name")
+        raise ValueError(f"{folder} holds a run of another configuration ({shown}): choose another --run name")
     if not (folder / FINISHED).exists() and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run of these settings: add --resume to continue it or --overwrite to restart"
@@ -118,9 +118,9 @@ def begin_run(
 def _stored_identity(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     try:
-        stored = json.loads(file.read_text())["identity"]
+        stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
         return dict(stored.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{folder} is not a run's folder ({CONFIG} is missing or damaged: {error}): choose another --run name"
         ) from error

@@ -22,7 +22,22 @@ def open_devices(flags: Hosts) -> bool:
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         parallel.cores_as_devices()
     hosts.join(flags)
-    return jax.default_backend() != "cpu"
+    return backend() != "cpu"
+
+
+def backend() -> str:
+    """Start JAX; the kind of its devices, "cpu", say.
+
+    Raises ValueError where it finds none: of a plug-in that is not installed JAX 0.10 asserts something, or raises.
+    """
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:
+        asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+        reason = str(error).partition("\n")[0] or "its plug-in is not installed"
+        raise ValueError(
+            f"JAX_PLATFORMS={asked or ''} finds no device ({reason}): correct it, leave it out, or give cpu"
+        ) from error
 
 
 def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> Path | None:

@@ -22,8 +22,10 @@ from functools import partial
 from experiments.errors import report_errors
 from experiments.scenes.config import UEM, identity, parse, resolve, run_name
 from experiments.settings import describe
+from experiments.terminal import lasting_streams
 
 
+@lasting_streams()
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     config = parse(argv)

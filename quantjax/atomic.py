@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -12,24 +13,50 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HERE, EXCHANGE = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
+FULL = (errno.ENOSPC, errno.EDQUOT)
+IN_WORDS = (*map(os.strerror, FULL), " requested and ")  # NumPy counts "N requested and M written"
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Context: an error of a full disk, which by itself names no file, is one about `path` with the way out.
+
+    Libraries in other languages tell it in their own words and kinds; what they say is what it is known by.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise OSError(
+            f"{path} cannot be written, the disk is full (or the quota used up): free space there or choose another "
+            "place; what was written before is whole"
+        ) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says, by its number or in words, that there is no space left."""
+    number = getattr(error, "errno", None)
+    return number in FULL or (number is None and any(words in str(error) for words in IN_WORDS))
 
 
 @contextmanager
 def replaced_file(path: str | Path) -> Iterator[Path]:
     """Context: a path beside `path` to write to; that file takes its place when the block ends without an error.
 
-    Missing parent folders are made.
+    Missing parent folders are made. Raises OSError when the disk is full, see naming.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
-    try:
-        yield temporary
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, path)
+            _to_disk(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -42,24 +69,26 @@ def write_text(path: str | Path, text: str) -> None:
 def replaced_folder(folder: str | Path, marker: str) -> Iterator[Path]:
     """Context: an empty folder that takes the place of `folder` when the block ends without an error.
 
-    Raises ValueError when `folder` exists, is not empty and holds no file of the name `marker`: it is something else's.
+    Raises ValueError when `folder` exists, is not empty and holds no file of the name `marker`: it is something else's;
+    OSError when the disk is full, see naming.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not (folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir()))):
         raise ValueError(f"{folder} exists and holds no {marker}: choose another folder or remove it")
     temporary = _beside(folder)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            _to_disk(path)
-        if folder.exists():
-            exchange(temporary, folder)
-        else:
-            os.rename(temporary, folder)
-        _to_disk(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with naming(folder):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                _to_disk(path)
+            if folder.exists():
+                exchange(temporary, folder)
+            else:
+                os.rename(temporary, folder)
+            _to_disk(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -8,7 +8,6 @@ which is why results never need un-replicating.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax import machine
 from quantjax.types import Array, PyTree
 
 AXIS = "devices"
@@ -282,7 +282,7 @@ def cores_as_devices(count: int | None = None) -> None:
     as fast on two cores. Call it before JAX starts; afterwards it changes nothing. Accelerators are not concerned.
     """
     with contextlib.suppress(RuntimeError):  # JAX has started
-        jax.config.update("jax_num_cpu_devices", count or len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", count or machine.cores())
 
 
 def first_device_on_cpu() -> list[Any] | None:

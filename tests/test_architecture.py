@@ -14,7 +14,7 @@ from quantjax.documented import is_named_tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCEPTS = ("extractors", "flows", "heads", "scores", "losses", "metrics", "data")
-GROUND = {"types", "checks", "rows", "labels", "atomic", "documented", "markdown", "trees"}
+GROUND = {"types", "checks", "rows", "labels", "atomic", "documented", "markdown", "trees", "machine"}
 CONCEPT = GROUND | {"gaussian", "resize"}
 ALLOWED = {
     "types": {"documented"},
@@ -22,6 +22,7 @@ ALLOWED = {
     "checks": set(),
     "atomic": set(),
     "markdown": set(),
+    "machine": set(),
     "trees": {"types"},
     "rows": set(),
     "labels": {"types"},

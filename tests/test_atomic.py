@@ -57,3 +57,24 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
             raise KeyboardInterrupt
     assert {path.name for path in tmp_path.iterdir()} == {"a", "d"}
     assert (tmp_path / "a").read_text() == (tmp_path / "d" / "marker").read_text() == "old"
+
+
+class Full(Exception):
+    """What a library in another language raises."""
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Full("I/O: No space left on device")])
+def test_a_full_disk_is_told_by_the_file_and_leaves_what_was_there(tmp_path, error):
+    atomic.write_text(tmp_path / "a", "old")
+    write(tmp_path / "d", "old")
+    for context in (atomic.replaced_file(tmp_path / "a"), atomic.replaced_folder(tmp_path / "d", "marker")):
+        with pytest.raises(OSError, match=r"/[ad] cannot be written, the disk is full") as found, context:
+            raise error
+        assert found.value.__cause__ is error
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "d"}
+    assert (tmp_path / "a").read_text() == (tmp_path / "d" / "marker").read_text() == "old"
+
+
+def test_other_errors_come_through_as_they_are(tmp_path):
+    with pytest.raises(PermissionError), atomic.naming(tmp_path):
+        raise PermissionError(13, "Permission denied")

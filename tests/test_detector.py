@@ -195,6 +195,29 @@ def test_a_program_that_is_none_names_its_file(rng):
             exported.read_program("e/program.bin", rng.bytes(length))
 
 
+def test_a_program_that_fails_at_its_first_call_names_its_file():
+    calls = []
+
+    def run(rows, report=None):
+        calls.append(rows)
+        if len(calls) in (2, 3):
+            raise KeyError("a user's own mistake" if rows else "RESOURCE_EXHAUSTED: out of memory")
+        if rows == 5:
+            raise RuntimeError("stablehlo\x1b: unknown opcode")
+        return rows
+
+    with pytest.raises(ValueError, match=r"e/program\.bin holds a program that does not run \(stablehlo: unknown"):
+        exported.guarded(run, "e/program.bin")(5)
+    guarded = exported.guarded(run, "e/program.bin")
+    with pytest.raises(KeyError, match="RESOURCE"):
+        guarded(0)
+    with pytest.raises(ValueError, match="does not run"):
+        guarded(1)
+    assert guarded(7, report=None) == 7
+    with pytest.raises(RuntimeError, match="unknown opcode"):
+        guarded(5)
+
+
 def edit(folder, **changes):
     file = folder / artefact.CONTENT
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
@@ -246,6 +269,15 @@ def test_damaged_files_give_one_clear_error(tmp_path, saved, damage, message):
     damage(tmp_path / "d")
     with pytest.raises(ValueError, match=message):
         detector.load(tmp_path / "d")
+
+
+def test_a_field_that_has_a_default_may_be_missing(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "d")
+    content = json.loads((tmp_path / "d" / artefact.CONTENT).read_text())
+    del content["backbone"]["precision"], content["preprocessing"]["order"]
+    edit(tmp_path / "d", backbone=content["backbone"], preprocessing=content["preprocessing"])
+    one, two = detector.load(saved), detector.load(tmp_path / "d")
+    assert (one.precision, one.preprocessing) == (two.precision, two.preprocessing)
 
 
 @pytest.mark.parametrize("name", [artefact.CONTENT, artefact.ARRAYS])

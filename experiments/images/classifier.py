@@ -6,7 +6,6 @@ Of a frozen transformer it is the linear probe on its class token that is given 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from quantjax.convert.probes import to_probe_variables
 from quantjax.convert.transformers import assumption
 from quantjax.extractors import BACKBONES, CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE
 from quantjax.hosts import from_first
+from quantjax.machine import cores
 from quantjax.types import Preprocessing, PyTree
 
 PREPROCESSINGS = {"energy_ood": ENERGY_OOD, "cifar": CIFAR, "imagenet": IMAGENET, "clip": CLIP, "none": NONE}
@@ -102,9 +102,11 @@ def _recorded_preprocessing(path: Path, key: str) -> Preprocessing | None:
     stored = read_metadata(path).get(PREPROCESSING) if path.suffix.lower() == ".safetensors" else None
     if not stored:
         return None
-    with of_file(path):
+    try:
         mean, std, *order = json.loads(stored)  # files of earlier versions have no order
-        return Preprocessing(tuple(mean), tuple(std), *order)
+        return Preprocessing(tuple(map(float, mean)), tuple(map(float, std)), *order)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} does not say its preprocessing ({error}): give --preprocessing, or a copy") from error
 
 
 def preprocessing_to_text(preprocessing: Preprocessing) -> str:
@@ -121,8 +123,8 @@ def check_time(flags: QuantOD, config: Settings, images: int) -> None:
         return
 
     def minutes(name: str, epochs: int) -> float:
-        network, cores = BACKBONES[name].build(2), os.cpu_count() or 1
-        return training_seconds(network, config.network_size or config.image_size, images, epochs, cores) / 60.0
+        network, size = BACKBONES[name].build(2), config.network_size or config.image_size
+        return training_seconds(network, size, images, epochs, cores()) / 60.0
 
     expected = minutes(config.backbone, config.epochs)
     if expected <= PATIENCE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from experiments import hosts
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings, label_and_path
 from experiments.progress import OpenProgress
-from quantjax import data
+from quantjax import data, methods
 from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
 from quantjax.data.class_order import by_number
@@ -177,6 +177,15 @@ def check_every_class(sets: Sets, fit_rows: slice) -> None:
     if not present.all():
         missing = ", ".join(name for name, there in zip(sets.class_names, present, strict=True) if not there)
         raise ValueError(f"the training rows hold no image of class {missing}; add images of it, or remove the class")
+
+
+def check_enough(names: Sequence[str], rows: int) -> None:
+    """Raise ValueError unless `rows` training images suffice for every method of --scores."""
+    for name in names:
+        try:
+            methods.check_rows(methods.get(name), rows)
+        except ValueError as error:
+            raise ValueError(f"{error} (--scores {','.join(n for n in names if n != name) or 'of others'})") from None
 
 
 def label_of(name: str) -> str:

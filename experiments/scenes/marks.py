@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from quantjax.atomic import replaced_file
+
 LARGEST = 5  # parts that are described
 OPACITY = 0.6
 
@@ -77,10 +79,11 @@ def draw(files: tuple[Path, Path], image: np.ndarray, outlier: np.ndarray) -> di
 
     from quantjax.report.maps import ORANGE
 
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.where(outlier, 255, 0).astype(np.uint8)).save(files[0])
     mixed = (1.0 - OPACITY) * image + OPACITY * np.array(ORANGE)
-    Image.fromarray(np.where(outlier[..., None], mixed, image).astype(np.uint8)).save(files[1])
+    pictures = np.where(outlier, 255, 0), np.where(outlier[..., None], mixed, image)
+    for file, picture in zip(files, pictures, strict=True):
+        with replaced_file(file) as temporary:
+            Image.fromarray(picture.astype(np.uint8)).save(temporary, "PNG")
     return {"mask": str(files[0]), "overlay": str(files[1])}
 
 

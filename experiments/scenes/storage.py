@@ -96,9 +96,14 @@ def read_about(file: Path) -> dict[str, Any]:
     stored = read_metadata(file).get(ABOUT)
     if stored is None:
         raise ValueError(f"{file} says not what it is of: give the segmentor.safetensors of a finished run")
-    about = dict(json.loads(stored))
-    if "overrides" in about:
-        about["overrides"] = with_shift(about["backbone"], about["overrides"], "always")
+    try:
+        about = dict(json.loads(stored))
+        if "overrides" in about:
+            about["overrides"] = with_shift(about["backbone"], about["overrides"], "always")
+        Preprocessing(**about.get(PREPROCESSING, {}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} is damaged, what it says of itself cannot be read ({reason}): take a copy") from error
     return about
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from quantjax.data.images import fit
 from quantjax.data.readers import Row, Source
+from quantjax.machine import cores
 
 Report = Callable[[int, int], None]  # (rows done, rows in all)
 REPORTS_PER_SET = 20
@@ -52,7 +52,7 @@ def _decode(
     def fitted(row: Row) -> Row:
         return {"image": square(row["image"]), "label": row["label"]}
 
-    options = grain.ReadOptions(num_threads=2 * (os.cpu_count() or 1), prefetch_buffer_size=128)
+    options = grain.ReadOptions(num_threads=2 * cores(), prefetch_buffer_size=128)
     images, labels = np.empty((total, size, size, 3), np.uint8), np.empty(total, np.int32)
     every = -(-total // REPORTS_PER_SET)
     for i, row in enumerate(grain.MapDataset.source(source).map(fitted).to_iter_dataset(options)):

@@ -13,7 +13,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from quantjax.data.annotations import MINIMUM_SIDE, PARTS, Misfit, Photograph, read_annotations, select
+from quantjax.data.annotations import MINIMUM_SIDE, PARTS, Photograph, read_annotations, select
 from quantjax.data.cutouts import MaskedImages, Objects, cropped
 from quantjax.data.images import read_image
 from quantjax.data.listing import images_in
@@ -71,8 +71,8 @@ def coco_objects(folder: Path, split: str, exclude: Sequence[str]) -> Objects:
     file = folder / "annotations" / f"instances_{part}.json"
     try:
         chosen = select(read_annotations(file), folder / part, exclude)
-    except Misfit as error:
-        raise ValueError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
     if not chosen:
         raise ValueError(
             f"{folder / part} has no photograph with an object left after leaving out {', '.join(exclude)} and sides "

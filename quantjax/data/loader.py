@@ -6,7 +6,6 @@ So a run that resumes at step s reads the same batches as one that never stopped
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, SupportsIndex
@@ -17,6 +16,7 @@ from quantjax.checks import check_interval
 from quantjax.data.cutouts import Objects
 from quantjax.data.mix import Share, check_not_empty, check_some_fit, paste
 from quantjax.data.pairs import Scenes, resize_box
+from quantjax.machine import cores
 from quantjax.rows import IGNORED, SceneRow
 
 Batch = dict[str, np.ndarray]  # image uint8 [B, h, w, 3], label uint8 [B, h, w]
@@ -90,13 +90,12 @@ def _prefetched(data: Any, workers: int) -> Iterator[Batch]:
     """Elements of a grain.MapDataset in order, prepared ahead; threads and processes end with the iterator."""
     import grain
 
-    cores = os.cpu_count() or 1
     if workers:
         _allow_unparsed_flags()
         alone = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
         ahead = iter(alone.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)))
     else:
-        ahead = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=cores + 1, prefetch_buffer_size=2 * cores)))
+        ahead = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=cores() + 1, prefetch_buffer_size=2 * cores())))
     try:
         yield from ahead
     finally:

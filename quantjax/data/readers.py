@@ -14,6 +14,7 @@ import numpy as np
 
 from quantjax.data.images import read_image, to_rgb
 from quantjax.data.labels import whole_labels
+from quantjax.data.matlab import read_mat
 from quantjax.data.pickles import read_pickle
 
 NO_LABEL = -1
@@ -148,7 +149,7 @@ def _cifar_part(file: Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
 def svhn(folder: Path, split: str) -> ArraySource:
     """`{split}_32x32.mat` of the cropped-digits format (Netzer et al. 2011); the label 10 there is the digit 0."""
     file = folder / f"{split}_32x32.mat"
-    content = _read_mat(file, ("X", "y"))
+    content = read_mat(file, ("X", "y"))
     images, labels = content["X"], content["y"]
     if images.ndim != 4 or images.dtype != np.uint8 or labels.size != images.shape[3]:
         raise ValueError(
@@ -160,28 +161,6 @@ def svhn(folder: Path, split: str) -> ArraySource:
     except ValueError as error:
         raise ValueError(f"{file}, y: {error}") from None
     return ArraySource(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels))
-
-
-def _read_mat(file: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named variables of a MATLAB file; ValueError names a file that is damaged, of format 7.3 or lacks one."""
-    import scipy.io
-
-    with file.open("rb") as stream:
-        if stream.read(10) == b"MATLAB 7.3":
-            quoted = ", ".join(f"'{name}'" for name in names)
-            raise ValueError(
-                f"{file} is a MATLAB 7.3 file (HDF5), which scipy does not read; in MATLAB load it and save it again "
-                f"with save('{file.name}', {quoted}, '-v7'), or take the published file"
-            )
-        stream.seek(0)
-        try:
-            content = scipy.io.loadmat(stream, variable_names=list(names))
-            return {name: np.asarray(content[name]) for name in names}
-        except Exception as error:  # scipy raises many kinds for a damaged file
-            raise ValueError(
-                f"{file} is not SVHN's .mat with {' and '.join(names)} ({type(error).__name__}: {error}); "
-                "download it again"
-            ) from error
 
 
 def npz(file: Path, split: str = "test") -> ArraySource:

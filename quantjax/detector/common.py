@@ -71,7 +71,7 @@ def from_content(content: Mapping[str, Any]) -> dict[str, Any]:
     sides = (None if said.get(key) is None else int(said[key]) for key in ("side", "short_side"))
     return {
         "backbone": content["backbone"]["name"],
-        "precision": content["backbone"].get("precision"),
+        "precision": content["backbone"].get("precision", "float32"),
         "preprocessing": Preprocessing(mean, std, said.get("order", "rgb"), *sides),
         **decision_from_content(content),
     }
@@ -91,7 +91,7 @@ def score_from_content(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
     In artefacts of version 0.1 an `epsilon` beside a plain score means the method that is called perturbed now.
     """
-    name, settings = content["score"]["name"], dict(content["score"]["settings"])
+    name, settings = content["score"]["name"], dict(content["score"].get("settings", {}))
     check_numbers("score", settings, lists=("permutations",))
     if "epsilon" in settings and "epsilon" not in methods.get(name).defaults:
         if settings["epsilon"] > 0.0:

@@ -131,8 +131,37 @@ def read_program(source: Any, data: bytes) -> Any:
     try:
         return export.deserialize(bytearray(data))
     except Exception as error:  # the reader of its buffers fails in its own ways, struct.error among them
-        reason = "".join(c for c in str(error).split("\n")[0] if c.isprintable())
-        raise ValueError(f"{source} holds no program ({reason:.120}): export or save the detector again") from error
+        raise ValueError(
+            f"{source} holds no program ({printable(error):.120}): export or save the detector again"
+        ) from error
+
+
+def guarded(run: Callable[..., Any], source: Any) -> Callable[..., Any]:
+    """`run`, whose first call compiles a program that was read from a file: when that fails it is ValueError's file.
+
+    Raises MemoryError as it is, also where XLA says it in its own words.
+    """
+    ran = False
+
+    def guard(*arguments: Any, **options: Any) -> Any:
+        nonlocal ran
+        try:
+            result = run(*arguments, **options)
+        except Exception as error:
+            if ran or isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            raise ValueError(
+                f"{source} holds a program that does not run ({printable(error):.120}): export the detector again"
+            ) from error
+        ran = True
+        return result
+
+    return guard
+
+
+def printable(error: Exception) -> str:
+    """The first line of what an error says, without control codes."""
+    return "".join(c for c in str(error).split("\n")[0] if c.isprintable()) or type(error).__name__
 
 
 def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | None = None) -> Exported:
@@ -154,6 +183,6 @@ def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | 
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
     program = read_program(folder / PROGRAM, data)
-    run = batched(program.call, batch_size=batch_size, devices=devices)
+    run = guarded(batched(program.call, batch_size=batch_size, devices=devices), folder / PROGRAM)
     take = rows.taking(inputs, {}) if size is None else images_of(size)
     return Exported(make_predictor(run, threshold, take), names, size, threshold, inputs)

@@ -42,7 +42,7 @@ def content(detector: SceneDetector) -> tuple[dict[str, Any], PyTree]:
 
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SceneDetector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
-    overrides = with_shift(content["backbone"]["name"], content["backbone"]["overrides"], "always")
+    overrides = with_shift(content["backbone"]["name"], content["backbone"].get("overrides", {}), "always")
     detector = SceneDetector(
         overrides={name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
         channels=content["decoder"]["channels"],
@@ -55,8 +55,8 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Sce
         stride=tuple(content["stride"]),
         image_height=content.get("image_height"),
         score=_score_from_content(content["score"]),
-        logits_scale=_scale_from_content(content["score"]["logits_scale"]),
-        unknown_scale=_scale_from_content(content["score"]["unknown_scale"]),
+        logits_scale=_scale_from_content(content["score"].get("logits_scale")),
+        unknown_scale=_scale_from_content(content["score"].get("unknown_scale")),
         **from_content(content),
     )
     check_networks(detector)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, read_program, to_program, write
+from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, guarded, read_program, to_program, write
 from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
@@ -105,6 +105,7 @@ def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | No
             windows.call, lambda maps: finish.call(*maps), window=window, stride=stride, batch_size=batch_size,
             shared=0, devices=devices,
         )  # fmt: skip
+        run = guarded(run, folder)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
     predictor = make_predictor(run, score, threshold, height)

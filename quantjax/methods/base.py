@@ -114,6 +114,8 @@ class Method(NamedTuple):
     """Inliers -> settings of the score and parameters."""
     template: Template = no_arrays
     """Shapes of the parameters."""
+    least_rows: Callable[[Settings], int] = lambda settings: 1
+    """How many training rows `fit` needs with these settings."""
     score_settings: tuple[str, ...] | None = None
     """Names of the settings that `score` takes; None: those of the defaults."""
 
@@ -134,6 +136,16 @@ def check_settings(method: Method, settings: Settings) -> None:
     """Raise ValueError when `settings`, of the score, hold one that the method's score does not take."""
     known = tuple(method.defaults) if method.score_settings is None else method.score_settings
     _check_known(method, settings, known)
+
+
+def check_rows(method: Method, rows: int) -> None:
+    """Raise ValueError when `rows` training rows are too few for the method with its defaults."""
+    needed = method.least_rows(method.defaults) if method.learns_from else 0
+    if rows < needed:
+        raise ValueError(
+            f"method {method.name} needs at least {needed} training rows, got {rows}; give more of them, or leave the "
+            "method out"
+        )
 
 
 def _check_known(method: Method, settings: Settings, known: tuple[str, ...]) -> None:

@@ -103,6 +103,7 @@ METHODS = (
         defaults=flows.DEFAULTS,
         source="the paper, Table 3 and Meta-parameters",
         learns_from=("features",),
+        least_rows=lambda settings: 2,
         fit=_fit,
         template=_template,
         score_settings=SCORE_SETTINGS,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.atomic import write_text
+from quantjax.atomic import naming, write_text
 from quantjax.report import page as images
 from quantjax.report import scenes as scene_page
 from quantjax.report.maps import Example
@@ -89,8 +89,13 @@ def write_json(path: str | Path, value: Any) -> None:
 def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
     """Append one row as a line of JSON; NaN and infinity become null, a line that a kill cut short is ended first."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(_without_infinities(_plain(row)), allow_nan=False)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _append(path, line)
+
+
+def _append(path: Path, line: str) -> None:
     with path.open("ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax import metrics
+from quantjax.atomic import naming
 from quantjax.metrics.components import ANOMALY_TRACK, MinimumSizes
 from quantjax.rows import SceneRow
 from quantjax.segmentation.scoring import PREDICTION
@@ -87,7 +88,9 @@ def evaluate(
         if folder is None:
             continue
         for name in names:
-            np.save(folder / f"{name}-{i}.npy", maps[name])
+            file = folder / f"{name}-{i}.npy"
+            with naming(file):
+                np.save(file, maps[name])
         labels.append(row["label"])
         if look:
             look(i, row, maps)

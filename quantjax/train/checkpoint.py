@@ -7,6 +7,10 @@ hold the whole state, process 0 alone writes and reads it: the folder need not b
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import hosts, trees
+from quantjax.atomic import naming
+from quantjax.train.plain_path import plain_path
 from quantjax.train.step import TrainState
 from quantjax.types import Array
+
+UNFINISHED = ".orbax-checkpoint-tmp"  # behind the name of what is being written
 
 
 def latest(directory: str | Path) -> int | None:
@@ -32,13 +40,11 @@ def save(directory: str | Path, state: TrainState, epoch: int, key: Array, *, ke
     """Write the checkpoint after `epoch` finished epochs, drop all but the newest `keep`, return its folder.
 
     key is the run's typed random key; its bits and the name of its generator are stored. Raises ValueError when
-    `directory` already holds a checkpoint of that epoch or a later one.
+    `directory` already holds a checkpoint of that epoch or a later one, OSError when it cannot be written.
     """
     directory = Path(directory).resolve()
     if jax.process_index():
         return directory / str(epoch)
-    import orbax.checkpoint as ocp
-
     leaves = {name: leaf for name, leaf in _named(state).items() if leaf.size}
     about = {
         "epoch": epoch,
@@ -46,6 +52,18 @@ def save(directory: str | Path, state: TrainState, epoch: int, key: Array, *, ke
         "shapes": {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in _named(state).items()},
         "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
     }
+    try:
+        with naming(directory / str(epoch)):
+            _to_the_end(lambda: _write(directory, epoch, leaves, about, keep))
+    except OSError:
+        shutil.rmtree(directory / f"{epoch}{UNFINISHED}", ignore_errors=True)  # room for what tells of it
+        raise
+    return directory / str(epoch)
+
+
+def _write(directory: Path, epoch: int, leaves: dict[str, np.ndarray], about: dict[str, Any], keep: int) -> None:
+    import orbax.checkpoint as ocp
+
     with _manager(directory, keep) as manager:
         newest = manager.latest_step()
         if newest is not None and newest >= epoch:
@@ -53,7 +71,15 @@ def save(directory: str | Path, state: TrainState, epoch: int, key: Array, *, ke
         manager.save(
             epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about))
         )
-    return directory / str(epoch)
+
+
+def _to_the_end(write: Callable[[], None]) -> None:
+    """Call `write` where Ctrl-C does not reach it: a writer that is stopped halfway leaves threads that crash at exit.
+
+    The interrupt is raised here as soon as it has ended.
+    """
+    with ThreadPoolExecutor(1, "checkpoint") as pool:
+        pool.submit(write).result()
 
 
 def restore(directory: str | Path, template: TrainState) -> tuple[TrainState, int, Array] | None:
@@ -137,7 +163,8 @@ class _Mismatch(Exception):
     """A checkpoint that is whole, but of something else."""
 
 
-def _manager(directory: Path, keep: int | None = None) -> Any:
+@contextmanager
+def _manager(directory: Path, keep: int | None = None) -> Iterator[Any]:
     import orbax.checkpoint as ocp
 
     directory.mkdir(parents=True, exist_ok=True)  # not Orbax's to do where one process of several writes
@@ -148,7 +175,8 @@ def _manager(directory: Path, keep: int | None = None) -> Any:
         max_to_keep=keep, create=False, enable_async_checkpointing=False,
         **({} if alone is None else {"multiprocessing_options": alone}),
     )  # fmt: skip
-    return ocp.CheckpointManager(directory, options=options)
+    with plain_path(directory) as place, ocp.CheckpointManager(place, options=options) as manager:
+        yield manager
 
 
 def _named(state: TrainState) -> dict[str, np.ndarray]:

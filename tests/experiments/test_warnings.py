@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import settings
-from experiments.images import classifier, outcome
+from experiments.images import classifier, outcome, sets
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, resolve
 from experiments.images.scoring import Scored
 from experiments.scenes import config as scenes
@@ -116,3 +116,9 @@ def test_seconds_follow_the_operations():
     assert one > 0.0
     assert classification.training_seconds(model, 8, 200, 10, 2) == pytest.approx(one)
     assert 3.5 * one < classification.training_seconds(model, 16, 100, 10, 1) < 5.0 * one  # borders are cheaper
+
+
+def test_too_few_training_images_for_a_method_are_refused_with_the_others():
+    sets.check_enough(("knn", "msp"), 10)
+    with pytest.raises(ValueError, match=r"knn needs at least 10 training rows, got 9; .* \(--scores msp,energy\)"):
+        sets.check_enough(("msp", "knn", "energy"), 9)

@@ -229,3 +229,12 @@ def test_a_detector_from_before_there_were_two_forms_scores_probabilities(fitted
     images = digits[3][:20]
     np.testing.assert_array_equal(detector.score(old, images), detector.score(published, images))
     assert (detector.score(old, images) < -0.1).all()
+
+
+@pytest.mark.parametrize(("name", "needed"), [("knn", 10), ("quantod", 2), ("mahalanobis", 1), ("msp", 0)])
+def test_training_rows_that_are_too_few_are_refused(name, needed):
+    method = methods.get(name)
+    methods.check_rows(method, needed)
+    if needed > 1:
+        with pytest.raises(ValueError, match=f"{name} needs at least {needed} training rows, got {needed - 1}; give"):
+            methods.check_rows(method, needed - 1)

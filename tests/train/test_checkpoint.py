@@ -151,3 +151,38 @@ def test_a_process_killed_while_saving_loses_no_checkpoint_that_was_done(tmp_pat
     np.testing.assert_array_equal(restored.params["w"], np.full(300_000, float(epoch), np.float32))
     checkpoint.save(tmp_path, template, epoch + 1, jax.random.key(0))
     assert checkpoint.latest(tmp_path) == epoch + 1
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a\\b", "gs:", "a*?b", "a b \u00e4 \u2192", "\udcff"])
+def test_a_folder_may_be_called_anything(tmp_path, name):
+    folder = tmp_path / name / "checkpoints"
+    for epoch in (1, 2):
+        checkpoint.save(folder, state_of(), epoch, jax.random.key(0), keep=1)
+    assert [path.name for path in folder.iterdir()] == ["2"]
+    restored, epoch, _ = checkpoint.restore(folder, state_of())
+    assert epoch == checkpoint.latest(folder) == 2
+    np.testing.assert_array_equal(restored.params["a"]["w"], state_of().params["a"]["w"])
+
+
+def test_where_no_link_can_be_made_the_folder_is_refused(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("a privilege is not held")
+
+    monkeypatch.setattr(type(tmp_path), "symlink_to", refuse)
+    with pytest.raises(ValueError, match=r"cannot be kept in .*a\[b\].*privilege is not held.*choose a folder"):
+        checkpoint.save(tmp_path / "a[b]", state_of(), 1, jax.random.key(0))
+
+
+def test_a_full_disk_keeps_the_checkpoints_before(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    checkpoint.save(tmp_path, state_of(), 1, jax.random.key(0))
+
+    def fill(manager, step, **_):
+        (tmp_path / f"{step}{checkpoint.UNFINISHED}").mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fill)
+    with pytest.raises(OSError, match=r"/2 cannot be written, the disk is full"):
+        checkpoint.save(tmp_path, state_of(), 2, jax.random.key(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
