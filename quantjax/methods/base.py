@@ -42,10 +42,10 @@ class TrainingRows(NamedTuple):
     """K."""
     logits: np.ndarray | None = None
     """[N, K] float32; None where a method learns nothing from them."""
-    layers: Mapping[str, np.ndarray] | None = None
-    """{name of a map: [N, 2 C]}, see extractors.layer_statistics; None where a method learns nothing from them."""
     head: LinearHead | None = None
     """The network's last layer; None: methods that read it find it from features and logits, see scores.solve_head."""
+    layers: Mapping[str, np.ndarray] | None = None
+    """{name of a map: [N, 2 C]}, see extractors.layer_statistics; None where a method learns nothing from them."""
 
 
 class Fitted(NamedTuple):

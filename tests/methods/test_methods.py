@@ -175,10 +175,12 @@ def test_a_score_of_cached_rows_is_lowered_for_any_number_of_rows(fitted, row):
     if methods.needs_network(method):
         return
     [batch] = jax.export.symbolic_shape("b")
-    rows = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (8, 64)]
+    rows = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (8, 64, 16, 16)]
 
-    def score(logits, features):
-        return method.score(made.settings, made.params, methods.View(ClassifierOutput(logits, features, {})))
+    def score(logits, features, *layers):
+        statistics = dict(zip(("columns", "rows"), layers, strict=True))
+        view = methods.View(ClassifierOutput(logits, features, {}), layers=statistics)
+        return method.score(made.settings, made.params, view)
 
     assert jax.export.export(jax.jit(score))(*rows).out_avals[0].shape == (batch,)
 
