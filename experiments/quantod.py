@@ -105,10 +105,10 @@ def run(flags: QuantOD) -> int:
         trained_flow = flow.fit(config, views, evaluation, folder, Progress)
 
     # ---- scores
+    seen = features.rows_of(train, fit_rows)
     rows = methods.TrainingRows(
-        train.features[fit_rows], sets.train_labels[fit_rows], num_classes, train.logits[fit_rows],
-        features.rows_of(train, fit_rows).layers,
-    )  # fmt: skip
+        seen.features, sets.train_labels[fit_rows], num_classes, seen.logits, layers=seen.layers
+    )
     scored, fitted, fit_seconds = {}, {}, {}
     for name in config.scores:
         method = methods.get(name)
