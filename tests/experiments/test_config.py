@@ -131,7 +131,8 @@ def test_weights_count_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "chosen"),
     [
-        ({}, "quantod"),
+        ({}, "energy_quantod_layers"),
+        ({"inlier": "cifar10"}, "quantod"),
         ({"scores": ("msp", "knn")}, "msp"),
         ({"scores": ("msp", "quantod")}, "quantod"),
         ({"detector": "energy"}, "energy"),

@@ -60,6 +60,11 @@ FLOORS = {
     "gradnorm": ("digits_8_9", 74.0),
     "energy_mahalanobis_pp": ("digits_8_9", 85.0),
     "knn": ("average", 75.0),
+    "quantod_pp": ("average", 101.0),
+    "mahalanobis_layers": ("average", 101.0),
+    "quantod_layers": ("average", 101.0),
+    "energy_mahalanobis_layers": ("digits_8_9", 101.0),
+    "energy_quantod_layers": ("digits_8_9", 101.0),
 }
 
 
@@ -191,7 +196,7 @@ def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, 
     whole = {(r["method"], r["outlier"]): [r[k] for k in rates] for r in one["rows"]}
     assert [whole[r["method"], r["outlier"]] for r in two["rows"]] == [[r[k] for k in rates] for r in two["rows"]]
     assert len(two["rows"]) == 4
-    assert one["calibration"] == two["calibration"]
+    assert one["calibrations"]["quantod"] == two["calibration"]
     losses = [
         {r["epoch"]: r["loss"] for r in read_jsonl(f / "metrics.jsonl") if r["stage"] == "flow"}
         for f in (demonstration, folder)
