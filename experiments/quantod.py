@@ -82,6 +82,7 @@ def run(flags: QuantOD) -> int:
         config.image_size,
         config.score_batch_size,
         config.precision,
+        layers=any("layers" in methods.get(name).reads for name in config.scores),
     )
     images = {INLIER: sets.test_images, **sets.outliers}
     outputs = {name: features.extract(extractor, name, rows, cache, Progress) for name, rows in images.items()}
@@ -105,8 +106,9 @@ def run(flags: QuantOD) -> int:
 
     # ---- scores
     rows = methods.TrainingRows(
-        train.features[fit_rows], sets.train_labels[fit_rows], num_classes, train.logits[fit_rows]
-    )
+        train.features[fit_rows], sets.train_labels[fit_rows], num_classes, train.logits[fit_rows],
+        features.rows_of(train, fit_rows).layers,
+    )  # fmt: skip
     scored, fitted, fit_seconds = {}, {}, {}
     for name in config.scores:
         method = methods.get(name)

@@ -92,11 +92,6 @@ PLAIN = [
 ]
 
 
-def test_every_method_is_tested():
-    perturbed = {"odin", "mahalanobis_perturbed", "gem_perturbed"}
-    assert {name for name, _, _ in PLAIN} | perturbed == set(methods.names())
-
-
 @pytest.mark.parametrize(("name", "settings", "expected"), PLAIN, ids=lambda v: v if isinstance(v, str) else "")
 def test_scores_survive_the_disk_and_are_those_of_the_library(tmp_path, make, images, output, name, settings, expected):
     fitted = make(name, settings)

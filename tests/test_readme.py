@@ -31,6 +31,14 @@ def test_every_example_is_run_here():
     assert all(sum(word in code for word in words) == 1 for code in BLOCKS)
 
 
+def test_a_sum_of_methods():
+    from quantjax import methods
+
+    exec(block('"energy_relative"'), {})
+    assert methods.get("energy_relative").defaults["relative_mahalanobis_pp.beta"] == 1.0
+    methods.unregister("energy_relative")
+
+
 def test_python_examples_are_short():
     for word in ('save(fitted, "own_features")', "own_photos", "own_network", "features_of"):
         assert len([line for line in block(word).splitlines() if line.strip()]) <= 10

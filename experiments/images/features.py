@@ -26,6 +26,7 @@ from quantjax.report import write_json
 from quantjax.types import ClassifierOutput, Preprocessing, PyTree
 
 VIEW_SEED = 0
+LAYERS = "layers/"  # before the names of maps in the cache
 
 
 class Extracted(NamedTuple):
@@ -34,11 +35,13 @@ class Extracted(NamedTuple):
     logits: np.ndarray  # [N, K] float32
     features: np.ndarray  # [N, D] float32
     seconds: float
+    layers: dict[str, np.ndarray] | None = None  # {name of a map: [N, 2 C]}, where a method of the run reads them
 
 
 def rows_of(extracted: Extracted, rows: slice) -> Extracted:
     """Some of the rows; the seconds stay those of the whole pass."""
-    return Extracted(extracted.logits[rows], extracted.features[rows], extracted.seconds)
+    layers = extracted.layers and {name: values[rows] for name, values in extracted.layers.items()}
+    return Extracted(extracted.logits[rows], extracted.features[rows], extracted.seconds, layers)
 
 
 class Extractor(NamedTuple):
@@ -47,16 +50,23 @@ class Extractor(NamedTuple):
     variables: PyTree
     classify: Callable[[PyTree, Any], ClassifierOutput]  # (variables, standardised images) -> output
     preprocessing: Preprocessing
-    run: Callable[..., Any]  # (variables, images uint8) -> (logits, features)
+    run: Callable[..., Any]  # (variables, images uint8) -> (logits, features), and the layers' statistics
     run_view: Callable[..., Any]  # (variables, (images uint8, augment.Draws)) -> features
     fingerprint: str
     compile_seconds: float
-    widths: tuple[int, int]  # of logits and features
+    widths: dict[str, int]  # of "logits", "features" and each "layers/NAME"
     head: PyTree | None  # of a linear probe: applied behind the cache, which so serves every probe; None for others
 
 
 def build(
-    model: Any, variables: PyTree, preprocessing: Preprocessing, image_size: int, batch_size: int, precision: str
+    model: Any,
+    variables: PyTree,
+    preprocessing: Preprocessing,
+    image_size: int,
+    batch_size: int,
+    precision: str,
+    *,
+    layers: bool = False,
 ) -> Extractor:
     """Fold the classifier, compile it for batches of `batch_size`, and take its fingerprint."""
     folded, variables = fold(model, variables)
@@ -65,8 +75,8 @@ def build(
     def classify(weights: PyTree, inputs: Any) -> Any:
         return folded.apply(weights, inputs)
 
-    def run(weights: PyTree, images: Any) -> tuple[Any, Any]:
-        return extract_features(folded, weights, standardise(images, preprocessing))
+    def run(weights: PyTree, images: Any) -> tuple[Any, ...]:
+        return extract_features(folded, weights, standardise(images, preprocessing), layers=layers)
 
     def run_view(weights: PyTree, view: tuple[Any, augment.Draws]) -> Any:
         return run(weights, augment.flip_and_crop(*view))[1]
@@ -80,7 +90,7 @@ def build(
     about = [str(folded), precision, jax.default_backend()]
     identity = data.fingerprint(np.asarray(about), *stated(preprocessing).values(), *leaves)
     views = batched(run_view, batch_size=batch_size, shared=1)
-    widths = first[0].shape[1], first[1].shape[1]
+    widths = {name: values.shape[1] for name, values in _by_name(first).items()}
     return Extractor(variables, classify, preprocessing, plain, views, identity, compile_seconds, widths, head)
 
 
@@ -88,17 +98,24 @@ def extract(extractor: Extractor, name: str, images: np.ndarray, cache: Path, pr
     """Logits and features of images uint8 [N, H, W, 3], from the cache when it holds exactly these."""
     folder = cache / f"features-{data.fingerprint(np.asarray(extractor.fingerprint), images)}"
     file = folder / "plain.npz"
-    wanted = dict(zip(("logits", "features"), extractor.widths, strict=True))
-    kept = from_first(lambda: _read(file, len(images), wanted))
-    if kept is not None:
-        return _under_head(extractor, Extracted(kept["logits"], kept["features"], float(kept["seconds"])))
-    start = time.perf_counter()
-    with progress(f"extract {name}") as report:
-        logits, features = extractor.run(extractor.variables, images, report=report)
-    result = Extracted(logits, features, time.perf_counter() - start)
-    if is_first():
-        _write(file, result._asdict())
+    kept = from_first(lambda: _read(file, len(images), extractor.widths))
+    if kept is None:
+        start = time.perf_counter()
+        with progress(f"extract {name}") as report:
+            kept = _by_name(extractor.run(extractor.variables, images, report=report))
+        kept["seconds"] = np.asarray(time.perf_counter() - start)
+        if is_first():
+            _write(file, kept)
+    layers = {key.removeprefix(LAYERS): kept[key] for key in extractor.widths if key.startswith(LAYERS)}
+    result = Extracted(kept["logits"], kept["features"], float(kept["seconds"]), layers or None)
     return _under_head(extractor, result)
+
+
+def _by_name(found: tuple[Any, ...]) -> dict[str, np.ndarray]:
+    """What a run of the extractor gives, by the names it has in the cache."""
+    logits, features, *layers = found
+    statistics = layers[0] if layers else {}
+    return {"logits": logits, "features": features, **{LAYERS + name: rows for name, rows in statistics.items()}}
 
 
 def _under_head(extractor: Extractor, stored: Extracted) -> Extracted:
@@ -116,7 +133,7 @@ def extract_views(
     View v is drawn from (VIEW_SEED, v): more views extend fewer, and runs of all seeds share them.
     """
     folder = cache / f"views-{data.fingerprint(np.asarray([extractor.fingerprint, str(VIEW_SEED)]), images)}"
-    shape = (len(images), extractor.widths[1])
+    shape = (len(images), extractor.widths["features"])
     result = []
     for v in range(views):
         file = folder / f"view_{v:03d}.npy"

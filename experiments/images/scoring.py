@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.images.features import Extracted, Extractor
@@ -38,8 +39,8 @@ def score_sets(
     from_images = needs_network(method)
     std = tuple(map(float, extractor.preprocessing.std))
 
-    def on_outputs(params: PyTree, output: tuple[Any, Any]) -> Any:
-        view = View(ClassifierOutput(output[0], output[1], {}))
+    def on_outputs(params: PyTree, output: tuple[Any, Any, Any]) -> Any:
+        view = View(ClassifierOutput(output[0], output[1], {}), layers=output[2])
         return method.score(fitted.settings, params, view)
 
     def on_images(weights: tuple[PyTree, PyTree], batch: Any) -> Any:
@@ -54,11 +55,11 @@ def score_sets(
     run = batched(on_images if from_images else on_outputs, batch_size=batch_size, shared=1)
     shared = (extractor.variables, fitted.params) if from_images else fitted.params
     inputs: Mapping[str, Any] = (
-        images if from_images else {name: (out.logits, out.features) for name, out in outputs.items()}
+        images if from_images else {name: (out.logits, out.features, out.layers) for name, out in outputs.items()}
     )
     first = next(iter(inputs.values()))
     start = time.perf_counter()
-    run(shared, first[:1] if from_images else tuple(part[:1] for part in first))
+    run(shared, jax.tree.map(lambda part: part[:1], first))
     compile_seconds = time.perf_counter() - start
     scored, seconds = {}, {}
     for name, rows in inputs.items():

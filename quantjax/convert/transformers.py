@@ -2,8 +2,9 @@
 
 Reads the names of the authors of DINOv2, CLIP and Swin, those of Hugging Face for them (DINOv2 with and without
 registers) and for ViT, those of timm for DINOv2, ViT and DeiT, those of torchvision for ViT, and our own. What a file
-does not say is decided by its source: how positions are resized (`transformer_names`), and whether Swin's windows move on maps of one window (`swin`: always where every map has
-a norm, as in segmentors; not so in classifiers). Nothing tells GELU from QuickGELU: the backbone's name does.
+does not say is decided by its source: how positions are resized (`transformer_names`), and whether Swin's windows move
+on maps of one window (`swin`: always where every map has a norm, as in segmentors; not so in classifiers). Nothing
+tells GELU from QuickGELU: the backbone's name does.
 
 Linear kernels turn from [D, C] to [C, D], patch kernels from [C, 3, p, p] to [p, p, 3, C];
 queries, keys and values become one product. Weights of Swin classifiers have a norm for the last map only: that of the

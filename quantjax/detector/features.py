@@ -105,7 +105,7 @@ def check(detector: FeatureDetector) -> None:
     """Raise ValueError unless names are known, numbers are finite and every array has its place and shape."""
     method = methods.get(detector.score)
     methods.check_settings(method, detector.settings)
-    if methods.needs_network(method):
+    if methods.needs_network(method) or "layers" in method.reads:
         raise ValueError(f"method {method.name} reads {', '.join(method.reads)}: it needs a network and its images")
     for name, width in widths(detector).items():
         if width < 1:

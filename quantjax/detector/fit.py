@@ -70,9 +70,9 @@ def fit(
     if chosen.learns_from:
         weights, run = image_rows.extraction(detector)
         extract = batched(run, batch_size=batch_size, shared=1, devices=devices)
-        all_logits, all_features = extract(weights, images, report=report)
+        all_logits, all_features, *layers = extract(weights, images, report=report)
         check_finite("features of the images", all_features, "check the weights and their preprocessing")
-        rows = rows._replace(features=all_features, logits=all_logits)
+        rows = rows._replace(features=all_features, logits=all_logits, layers=layers[0] if layers else None)
     settings, params = chosen.fit(rows, given)
     detector = detector._replace(settings=settings, params=params)
     image_rows.check(detector._replace(threshold=0.0))
@@ -82,7 +82,7 @@ def fit(
 def _check_needed(method: methods.Method, network: Any, images: Any, labels: Any, features: Any, logits: Any) -> None:
     if network is None:
         given = {"features": features, "labels": labels, "logits": logits}
-        if methods.needs_network(method):
+        if methods.needs_network(method) or "layers" in method.reads:
             raise ValueError(f"method {method.name} reads {', '.join(method.reads)}: give a network and images")
         if images is not None:
             raise ValueError("images need a network that sees them; give network=, or features= without images")

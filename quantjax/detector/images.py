@@ -20,7 +20,7 @@ from quantjax.checks import check_choice
 from quantjax.detector import exported, network
 from quantjax.detector.common import PRECISIONS, check_common, from_content, score_from_content, to_content
 from quantjax.detector.decision import Predictor, images_of, judge, make_predictor
-from quantjax.extractors import BACKBONES, fold, standardise
+from quantjax.extractors import BACKBONES, fold, layer_statistics, standardise
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
 from quantjax.types import Array, ClassifierOutput, Preprocessing, PyTree
@@ -77,19 +77,26 @@ def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tupl
     def run(weights: PyTree, images: Array) -> tuple[Array, ...]:
         network_weights, params = weights
         inputs = standardise(images, detector.preprocessing)
-        view = methods.View(classify(network_weights, inputs), inputs, partial(classify, network_weights), std)
+        output = classify(network_weights, inputs)
+        layers = layer_statistics(output.intermediates) if "layers" in method.reads else None
+        view = methods.View(output, inputs, partial(classify, network_weights), std, layers)
         return judge(method.score(detector.settings, params, view), view.output.logits)
 
     return (variables, detector.params), _precisely(run, detector.precision)
 
 
-def extraction(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tuple[Array, Array]]]:
-    """(variables, run) with run(variables, images uint8 [B, H, W, 3]) -> (logits [B, K], features [B, D])."""
-    variables, classify = classifier(detector)
+def extraction(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tuple[Any, ...]]]:
+    """(variables, run) with run(variables, images uint8 [B, H, W, 3]) -> (logits [B, K], features [B, D]).
 
-    def run(weights: PyTree, images: Array) -> tuple[Array, Array]:
+    For a method that learns from layers their statistics come third.
+    """
+    variables, classify = classifier(detector)
+    layers = "layers" in methods.get(detector.score).learns_from
+
+    def run(weights: PyTree, images: Array) -> tuple[Any, ...]:
         output = classify(weights, standardise(images, detector.preprocessing))
-        return output.logits, output.features
+        found = output.logits, output.features
+        return (*found, layer_statistics(output.intermediates)) if layers else found
 
     return variables, _precisely(run, detector.precision)
 
@@ -117,9 +124,10 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
     shared, backbone = to_content(detector), detector.variables
     if not isinstance(detector.backbone, str):
         shared["backbone"]["name"] = OWN
-        gradient = methods.needs_network(methods.get(detector.score))
+        method = methods.get(detector.score)
+        gradient, maps = methods.needs_network(method), "layers" in method.reads
         with jax.default_matmul_precision(PRECISIONS[detector.precision][1]):
-            backbone = network.to_arrays(detector.backbone, backbone, side_of(detector), gradient=gradient)
+            backbone = network.to_arrays(detector.backbone, backbone, side_of(detector), gradient=gradient, maps=maps)
     return {
         **shared,
         "backbone": shared["backbone"] | {"num_classes": len(detector.class_names)},
@@ -203,5 +211,10 @@ def check(detector: Detector) -> None:
         raise ValueError(f"the network gives {sizes.classes} logits, but there are {classes} class names")
     if "maps" in method.reads:
         raise ValueError(f"method {method.name} reads maps, which only networks known by name return")
+    if "layers" in method.reads and not sizes.maps:
+        raise ValueError(
+            f"method {method.name} reads layers: the network must return (logits, features, {{name: map}}), maps "
+            "[B, h, w, C], got none"
+        )
     expected = method.template(detector.settings, sizes.dimension, classes)
     trees.check({"score": detector.params}, {"score": expected})

@@ -25,7 +25,10 @@ class Network(Protocol):
     """A classifier of images in evaluation mode."""
 
     def __call__(self, variables: PyTree, images: Array, /) -> Any:
-        """Standardised images [B, H, W, 3] float32 -> (logits [B, K], features [B, D]), or a ClassifierOutput."""
+        """Standardised images [B, H, W, 3] float32 -> (logits [B, K], features [B, D]), or a ClassifierOutput.
+
+        Methods that read layers need its third part, too: maps [B, h, w, C] by name.
+        """
         ...
 
 
@@ -36,6 +39,8 @@ class Sizes(NamedTuple):
     """K"""
     dimension: int
     """D"""
+    maps: tuple[str, ...]
+    """Names of the maps."""
 
 
 def output(network: Network, variables: PyTree, images: Array) -> ClassifierOutput:
@@ -43,7 +48,7 @@ def output(network: Network, variables: PyTree, images: Array) -> ClassifierOutp
     result = network(variables, images)
     if not isinstance(result, tuple) or len(result) < 2:
         raise ValueError(f"a network must return (logits [B, K], features [B, D]), got {type(result).__name__}")
-    logits, features, maps = result if isinstance(result, ClassifierOutput) else (*result[:2], {})
+    logits, features, maps = result if len(result) == 3 else (*result[:2], {})
     for name, value in (("logits", logits), ("features", features)):
         if np.ndim(value) != 2 or value.shape[0] != images.shape[0]:
             raise ValueError(f"a network must return {name} [B, .] for images [B, ...], got {list(np.shape(value))}")
@@ -53,25 +58,29 @@ def output(network: Network, variables: PyTree, images: Array) -> ClassifierOutp
 def sizes(network: Network, variables: PyTree, image_size: int) -> Sizes:
     """K and D, found without computing anything; raises ValueError as `output` does."""
 
-    def trace(variables: PyTree, images: Array) -> tuple[Array, Array]:
-        return output(network, variables, images)[:2]
+    def trace(variables: PyTree, images: Array) -> ClassifierOutput:
+        return output(network, variables, images)
 
-    logits, features = jax.eval_shape(trace, variables, _images(2, image_size))
-    return Sizes(logits.shape[1], features.shape[1])
+    found = jax.eval_shape(trace, variables, _images(2, image_size))
+    return Sizes(found.logits.shape[1], found.features.shape[1], tuple(found.intermediates))
 
 
-def to_arrays(network: Network, variables: PyTree, image_size: int, *, gradient: bool) -> dict[str, PyTree]:
+def to_arrays(
+    network: Network, variables: PyTree, image_size: int, *, gradient: bool, maps: bool = False
+) -> dict[str, PyTree]:
     """The network's program and arrays, for the artefact; `gradient` where a score differentiates it.
+
+    The program returns logits and features, and the maps, too, where a score reads them.
 
     Raises ValueError for a network that cannot be a program, and says what to do instead.
     """
     leaves, structure = jax.tree.flatten(variables)
     stored = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves) if _is_stored(leaf)}
 
-    def run(arrays: Mapping[str, Array], images: Array, axis_name: str | None) -> tuple[Array, Array]:
+    def run(arrays: Mapping[str, Array], images: Array, axis_name: str | None) -> tuple[Any, ...]:
         del axis_name
         whole = [arrays.get(f"{i:05d}", leaf) for i, leaf in enumerate(leaves)]
-        return output(network, jax.tree.unflatten(structure, whole), images)[:2]
+        return tuple(output(network, jax.tree.unflatten(structure, whole), images))[: 3 if maps else 2]
 
     compiled = data_parallel(run, (None, 0), 0, devices=jax.local_devices()[:1])
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stored)

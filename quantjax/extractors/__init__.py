@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from quantjax.documented import show_fields
 from quantjax.extractors.densenet import DenseNet
 from quantjax.extractors.folding import extract, fold
+from quantjax.extractors.layers import layer_statistics
 from quantjax.extractors.preprocess import CIFAR, CLIP, ENERGY_OOD, IMAGENET, NONE, standardise
 from quantjax.extractors.probe import LinearProbe
 from quantjax.extractors.resnet import CifarResNet, ResNet18, ResNet50
@@ -107,6 +108,8 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     "vit_tiny_scratch": _vit((96, 4, 3), layers=(0, 1, 2, 3), grid=(8, 16), scale_branches=False),
 }
 
+# no published weights: they are as large as whoever trains them wants
+SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")
 # transformers whose published weights hold a linear layer on the class token already
 SUPERVISED = ("deit_tiny16", "deit_small16", "vit_base16")
 # linear probes on the class token of frozen transformers, under the transformer's name
@@ -118,7 +121,8 @@ def _probe(of: FeatureBackbone) -> Backbone:
 
 
 BACKBONES |= {name: _probe(FEATURE_BACKBONES[name]) for name in PROBES}
-BACKBONES |= {name: BACKBONES[name]._replace(side=224, short_side=256) for name in SUPERVISED}
+BACKBONES |= {name: BACKBONES[name]._replace(side=224) for name in PROBES if name not in SCRATCH}
+BACKBONES |= {name: BACKBONES[name]._replace(short_side=256) for name in SUPERVISED}
 
 __all__ = [
     "BACKBONES",
@@ -129,6 +133,7 @@ __all__ = [
     "IMAGENET",
     "NONE",
     "PROBES",
+    "SCRATCH",
     "SUPERVISED",
     "Backbone",
     "CifarResNet",
@@ -142,6 +147,7 @@ __all__ = [
     "WideResNet",
     "extract",
     "fold",
+    "layer_statistics",
     "standardise",
 ]
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from quantjax.extractors.layers import layer_statistics
 from quantjax.extractors.normalization import EPSILON
 from quantjax.types import Array, ClassifierOutput
 
@@ -56,21 +57,24 @@ def fold(model: nn.Module, variables: Tree) -> tuple[nn.Module, dict[str, Any]]:
     return model.clone(folded=True), {"params": _fold_tree(variables["params"], variables["batch_stats"])}
 
 
-def extract(model: nn.Module, variables: Tree, images: Array, rows: int = 16) -> tuple[Array, Array]:
+def extract(model: nn.Module, variables: Tree, images: Array, rows: int = 16, *, layers: bool = False) -> Any:
     """Logits [B, K] and features [B, D] of standardised images [B, H, W, C] in evaluation mode.
+
+    With `layers` a third thing comes with them, `layer_statistics` of the named maps.
 
     On a CPU the batch is worked through `rows` at a time, inside the same computation: the maps of larger batches leave
     the caches, which costs 10-20 %. Other devices take the batch whole.
     """
 
-    def whole(images: Array) -> tuple[Array, Array]:
+    def whole(images: Array) -> Any:
         out: ClassifierOutput = model.apply(variables, images)  # type: ignore[assignment]
-        return out.logits, out.features
+        found = out.logits, out.features
+        return (*found, layer_statistics(out.intermediates)) if layers else found
 
     return jax.lax.platform_dependent(images, cpu=lambda x: _in_slices(whole, x, rows), default=whole)
 
 
-def _in_slices(function: Callable[[Array], tuple[Array, Array]], images: Array, rows: int) -> tuple[Array, Array]:
+def _in_slices(function: Callable[[Array], Any], images: Array, rows: int) -> Any:
     if len(images) <= rows:
         return function(images)
     full = len(images) // rows * rows

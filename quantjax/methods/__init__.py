@@ -7,7 +7,7 @@ methods.register(methods.combine("energy", "knn"))  # the sum of two, called ene
 """
 
 from quantjax.documented import show_fields
-from quantjax.methods import combined, flow, gaussian, head, logits, neighbours, perturbed
+from quantjax.methods import combined, flow, gaussian, head, layers, logits, neighbours, perturbed
 from quantjax.methods.base import (
     Fitted,
     Method,
@@ -20,11 +20,12 @@ from quantjax.methods.base import (
     needs_network,
 )
 from quantjax.methods.combined import combine
+from quantjax.methods.layers import on_layers
 from quantjax.methods.perturbed import perturbed as perturbed_form
 from quantjax.methods.registry import get, names, register, unregister
 from quantjax.methods.table import to_markdown
 
-for _family in (flow, logits, perturbed, gaussian, neighbours, head, combined):
+for _family in (flow, logits, perturbed, gaussian, neighbours, layers, head, combined):
     for _method in _family.METHODS:
         register(_method)
 
@@ -41,6 +42,7 @@ __all__ = [
     "get",
     "names",
     "needs_network",
+    "on_layers",
     "perturbed_form",
     "register",
     "to_markdown",

@@ -12,7 +12,7 @@ from quantjax.scores import LinearHead
 from quantjax.types import Array, ClassifierOutput, PyTree
 
 Settings = Mapping[str, Any]
-Input = Literal["logits", "features", "maps", "images"]
+Input = Literal["logits", "features", "layers", "maps", "images"]
 Classify = Callable[[Array], ClassifierOutput]
 
 
@@ -27,6 +27,8 @@ class View(NamedTuple):
     """Standardised images [B, H, W, C] -> ClassifierOutput, in evaluation mode; None unless the method reads images."""
     std: tuple[float, ...] = (1.0,)
     """Of the standardisation, one per channel or one for all, in units of pixels in [0, 1]."""
+    layers: Mapping[str, Array] | None = None
+    """{name of a map: [B, 2 C]}, see extractors.layer_statistics; None unless the method reads layers."""
 
 
 class TrainingRows(NamedTuple):
@@ -42,6 +44,8 @@ class TrainingRows(NamedTuple):
     """[N, K] float32; None where a method learns nothing from them."""
     head: LinearHead | None = None
     """The network's last layer; None: methods that read it find it from features and logits, see scores.solve_head."""
+    layers: Mapping[str, np.ndarray] | None = None
+    """{name of a map: [N, 2 C]}, see extractors.layer_statistics; None where a method learns nothing from them."""
 
 
 class Fitted(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax.methods import gaussian, logits, registry
+from quantjax.methods import gaussian, layers, logits, registry
 from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View, complete_settings, needs_network
 from quantjax.types import Array, ClassifierOutput, PyTree
 
@@ -92,12 +92,20 @@ def _views(rows: TrainingRows) -> list[View]:
     def part(array: np.ndarray | None, start: int) -> Any:
         return None if array is None else jnp.asarray(array[start : start + ROWS_AT_ONCE], jnp.float32)
 
+    def layers(start: int) -> Any:
+        return None if rows.layers is None else {name: part(array, start) for name, array in rows.layers.items()}
+
     starts = range(0, len(given), ROWS_AT_ONCE)
-    return [View(ClassifierOutput(part(rows.logits, s), part(rows.features, s), {})) for s in starts]
+    return [View(ClassifierOutput(part(rows.logits, s), part(rows.features, s), {}), layers=layers(s)) for s in starts]
 
 
 def _named(methods: tuple[Method, ...], name: str) -> Method:
     return next(method for method in methods if method.name == name)
 
 
-METHODS = (combine(_named(logits.METHODS, "energy"), _named(gaussian.METHODS, "mahalanobis_pp")),)
+_ENERGY = _named(logits.METHODS, "energy")
+METHODS = (
+    combine(_ENERGY, _named(gaussian.METHODS, "mahalanobis_pp")),
+    combine(_ENERGY, _named(layers.METHODS, "mahalanobis_layers")),
+    combine(_ENERGY, _named(layers.METHODS, "quantod_layers")),
+)

@@ -66,7 +66,7 @@ def _fit_whitened(rows: TrainingRows, settings: Settings) -> Fitted:
         features, rows.labels, rows.num_classes, regularisation=settings["regularisation"]
     )
     own = {name: value for name, value in settings.items() if name not in OF_FEATURES}
-    whitened = np.asarray(scores.whiten(gaussian, features))
+    whitened = np.asarray(scores.whiten(gaussian, jnp.asarray(features)))
     fitted = flows.fit(whitened, centres=np.asarray(gaussian.means), **own)
     params = WhitenedFlow(gaussian.centre, gaussian.whitening, fitted.params)
     return Fitted({"beta": settings["beta"], **fitted.settings}, params)

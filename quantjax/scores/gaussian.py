@@ -113,7 +113,7 @@ def oas_shrinkage(moments: Moments) -> float:
     With R the D x D correlation matrix of N rows and a = mean R_ij^2: (a + 1) / ((N + 1)(a - 1/D)), at most 1.
     Source: Chen, Wiesel, Eldar and Hero (IEEE Trans. Signal Processing 2010), as scikit-learn has it.
     """
-    variances = _scale(np.diag(moments.covariance), moments.sizes)
+    variances = feature_variances(moments)
     squares = np.mean(moments.covariance**2 / variances[:, None] / variances)
     dimension = len(variances)
     level = np.mean(np.diag(moments.covariance) / variances) ** 2
@@ -125,7 +125,7 @@ def tied_gaussian(moments: Moments, *, regularisation: float = 1e-6, shrinkage: 
     """The Gaussian of those moments; arguments and errors as fit_tied_gaussian."""
     check_interval("regularisation", regularisation, 0.0, float("inf"), closed="left")
     share = chosen_shrinkage(moments, shrinkage)
-    scale = np.diag(_scale(np.diag(moments.covariance), moments.sizes))
+    scale = np.diag(feature_variances(moments))
     covariance = (1.0 - share) * moments.covariance + (share + regularisation) * scale
     try:
         factor = np.linalg.cholesky(covariance)
@@ -274,7 +274,8 @@ def _sizes(features: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(features.max(axis=0).astype(np.float64)), np.abs(features.min(axis=0).astype(np.float64)))
 
 
-def _scale(variances: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Variances [D]; of features that vary by no more than float32 rounds values of their size [D], the median's."""
+def feature_variances(moments: Moments) -> np.ndarray:
+    """Those within classes [D]; of features that vary by no more than float32 rounds their size, the median's."""
+    variances, sizes = np.diag(moments.covariance), moments.sizes
     varies = variances > (1e-6 * sizes) ** 2
     return np.where(varies, variances, np.median(variances[varies]) if varies.any() else 1.0)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from quantjax.checks import check_interval
 from quantjax.gaussian import diagonal_log_density
-from quantjax.scores.gaussian import TiedGaussian, fit_tied_gaussian, whiten
+from quantjax.scores.gaussian import Moments, TiedGaussian, feature_variances, tied_gaussian, tied_moments, whiten
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
@@ -19,10 +19,10 @@ _ROWS_AT_ONCE = 8192
 
 
 class Mixture(NamedTuple):
-    """Gaussians with axes in common, in the coordinates z = axes^T L^-1 (f - centre) of the tied one; float32."""
+    """Gaussians with axes in common, in coordinates z in which their common one is white; float32."""
 
     tied: TiedGaussian
-    """one covariance for all classes, whose whitening L^-1 is turned to the axes of the classes' means"""
+    """one covariance for all classes, whose whitening leads to the principal axes of the correlation"""
     log_weights: Array
     """[K] log of the classes' shares"""
     means: Array
@@ -39,19 +39,19 @@ def fit_gaussian_mixture(
 
     They start at the classes of labels [N]; then come so many iterations of expectation maximisation without labels
     (Dempster et al., 1977). `floor` is added to every variance, where 1 is that within classes. The whitened axes are
-    turned to the principal axes of the class means. Raises ValueError as fit_tied_gaussian, and for negative
+    the principal axes of the correlation within classes. Raises ValueError as fit_tied_gaussian, and for negative
     iterations or a floor that is not positive.
     """
     check_interval("iterations", iterations, 0, float("inf"))
     check_interval("floor", floor, 0.0, float("inf"), closed="neither")
-    tied = fit_tied_gaussian(features, labels, num_classes, regularisation=regularisation)
-    axes = np.linalg.eigh(np.asarray(tied.means, np.float64).T @ np.asarray(tied.means, np.float64))[1][:, ::-1]
-    turned = axes.T @ np.asarray(tied.whitening, np.float64)
+    moments = tied_moments(features, labels, num_classes)
+    tied = tied_gaussian(moments, regularisation=regularisation)
+    turned, centre = _whitening(moments, regularisation), np.asarray(tied.centre, np.float64)
     tied = tied._replace(
         whitening=jnp.asarray(turned, jnp.float32),
-        means=jnp.asarray(np.asarray(tied.means, np.float64) @ axes, jnp.float32),
+        means=jnp.asarray((moments.means - centre) @ turned.T, jnp.float32),
     )
-    rows = (np.asarray(features, np.float64) - np.asarray(tied.centre, np.float64)) @ turned.T
+    rows = (np.asarray(features, np.float64) - centre) @ turned.T
     shares = (np.asarray(labels)[:, None] == np.arange(num_classes)).astype(np.float64)
     weights, means, variances = _maximise(rows, shares, floor)
     for _ in range(iterations):
@@ -69,6 +69,14 @@ def gaussian_mixture(mixture: Mixture, features: Array) -> Array:
     z = whiten(mixture.tied, features)
     log_density = diagonal_log_density(z, mixture.means, mixture.variances) + mixture.log_weights[None, :]
     return nan_unless_sound(-jax.nn.logsumexp(log_density, axis=1), features)
+
+
+def _whitening(moments: Moments, regularisation: float) -> np.ndarray:
+    """[D, D] float64 map to the principal axes of the correlation within classes, each divided by its deviation."""
+    deviations = np.sqrt(feature_variances(moments))
+    correlation = moments.covariance / deviations[:, None] / deviations
+    values, vectors = np.linalg.eigh(correlation + regularisation * np.eye(len(correlation)))
+    return vectors.T / np.sqrt(values)[:, None] / deviations
 
 
 def _maximise(rows: np.ndarray, shares: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

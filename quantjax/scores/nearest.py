@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from quantjax.types import Array, PyTree
 
@@ -19,9 +20,12 @@ FEWEST_IN_GROUP = 4  # smaller groups cost more than they save
 
 
 def by_chunks(function: Callable[[Array], PyTree], queries: Array, size: int = QUERIES_AT_ONCE) -> PyTree:
-    """function(rows [size, D]) -> pytree of [size, ...], over all queries [B, D], one chunk after another."""
-    rows = len(queries)
-    if rows <= size:
+    """function(rows [size, D]) -> pytree of [size, ...], over all queries [B, D], one chunk after another.
+
+    All at once in a program that is exported for any B.
+    """
+    rows = queries.shape[0]
+    if export.is_symbolic_dim(rows) or rows <= size:
         return function(queries)
     padded = jnp.pad(queries, ((0, -rows % size), (0, 0)))
     found = jax.lax.map(function, padded.reshape(-1, size, queries.shape[1]))
@@ -68,8 +72,8 @@ def top(values: Array, count: int) -> tuple[Array, Array]:
     _, chosen = jax.lax.top_k(jnp.max(grouped, axis=1), count)
     inside = jnp.take_along_axis(grouped, chosen[:, None, :], axis=2)
     places = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1) * groups + chosen[:, None, :]
-    rest = jax.lax.broadcasted_iota(jnp.int32, (len(values), columns - size * groups), 1) + size * groups
-    inside = jnp.concatenate([inside.reshape(len(values), -1), values[:, size * groups :]], axis=1)
-    places = jnp.concatenate([places.reshape(len(values), -1), rest], axis=1)
+    rest = jax.lax.broadcasted_iota(jnp.int32, (values.shape[0], columns - size * groups), 1) + size * groups
+    inside = jnp.concatenate([inside.reshape(values.shape[0], -1), values[:, size * groups :]], axis=1)
+    places = jnp.concatenate([places.reshape(values.shape[0], -1), rest], axis=1)
     kept, order = jax.lax.top_k(inside, count)
     return kept, jnp.take_along_axis(places, order, axis=1)

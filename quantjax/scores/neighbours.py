@@ -90,7 +90,7 @@ def nnguide(neighbours: Neighbours, features: Array, logits: Array, k: int = 10,
     the bank's D, or k or block is out of range. Source: Park, Jung and Teoh (ICCV 2023).
     """
     features = _queries(neighbours.bank, features, k, block)
-    check_shape("logits", logits, f"[{len(features)}, K]")
+    check_shape("logits", logits, f"[{features.shape[0]}, K]")
 
     def guidance(own: Array) -> Array:
         prepare = lambda part: (part, jnp.zeros(len(part), jnp.float32))  # noqa: E731

@@ -30,10 +30,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     check_labels("labels", labels, logits.shape[1])
     below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     own = below[np.arange(len(below)), labels].mean()
+    if own == 0.0:
+        return COLDEST
     low, high, inverse = 1.0 / HOTTEST, 1.0 / COLDEST, 1.0
     for _ in range(STEPS):
         slope, curvature = _slope(below, own, inverse)
-        low, high = (inverse, high) if slope < 0.0 else (low, inverse)
+        low, high = (inverse, high) if slope <= 0.0 else (low, inverse)
         newton = inverse - slope / curvature if curvature > 0.0 else math.inf
         following = newton if low < newton < high else math.sqrt(low * high)
         if abs(following - inverse) <= 1e-9 * inverse:

@@ -17,6 +17,7 @@ def scenes(**how):
 
 
 MAY_BE_NONE = {"data_dir", "weights", "weights_key", "preprocessing", "mean", "deviation", "channel_order", "run"}
+MAY_BE_NONE |= {"short_side", "network_size"}
 
 
 def test_the_demonstration_and_the_paper_differ_in_size_alone():
@@ -72,7 +73,7 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"run": "../elsewhere"}, "--run must be the name of a folder"),
         ({"outliers": ()}, "--outliers must name at least one"),
         ({"scores": ()}, "--scores must name at least one"),
-        ({"scores": ("msp", "nearest")}, "--scores must be of quantod, msp, .*; got 'nearest'"),
+        ({"scores": ("msp", "nearest")}, "--scores must be of quantod, .*; got 'nearest'"),
         ({"outliers": ("none", "gratings")}, "--outliers none stands alone, got none gratings"),
         ({"scores": ("msp", "knn"), "detector": "energy"}, "--detector must be of msp, knn; got 'energy'"),
         ({"weights": "missing.npz"}, "--weights must be a file"),

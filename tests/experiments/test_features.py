@@ -72,6 +72,23 @@ def test_a_truncated_cache_is_made_anew(extractors, images, tmp_path):
         np.testing.assert_array_equal(again.features, first.features)
 
 
+def test_layers_come_from_the_cache_once_they_are_in_it(extractors, images, tmp_path):
+    model = WideResNet(3, depth=10, width=1, dropout_rate=0.0)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with_layers = features.build(model, variables, ENERGY_OOD, 8, 4, "float32", layers=True)
+    plain = features.extract(extractors[0], "a", images, tmp_path, silent)
+    assert plain.layers is None
+    first = features.extract(with_layers, "a", images, tmp_path, silent)
+    assert {name: rows.shape for name, rows in first.layers.items()} == {
+        "stem": (6, 32), "group1": (6, 32), "group2": (6, 64), "group3": (6, 128)
+    }  # fmt: skip
+    again = features.extract(with_layers._replace(run=None), "a", images, tmp_path, silent)
+    jax.tree.map(np.testing.assert_array_equal, again.layers, first.layers)
+    fewer = features.extract(extractors[0]._replace(run=None), "a", images, tmp_path, silent)
+    np.testing.assert_array_equal(fewer.features, first.features)
+    assert features.rows_of(first, slice(2, 4)).layers["stem"].shape == (2, 32)
+
+
 def other_width(stored):
     return stored | {"features": stored["features"][:, :-1]}
 

@@ -202,7 +202,8 @@ def test_what_weights_do_not_say_is_noted(name, said):
         (["--backbone", "resnet50", "--inlier", "mine=/x", "--short-side", "232"], (224, 232, None)),
         (["--backbone", "vit_base16", "--inlier", "cifar10", "--image-size", "96"], (96, None, 224)),
         (["--backbone", "vit_base16", "--inlier", "cifar10", "--image-size", "224"], (224, 256, None)),
-        (["--backbone", "dinov2_vits14", "--inlier", "cifar10"], (224, None, None)),
+        (["--backbone", "dinov2_vits14", "--inlier", "cifar10"], (32, None, 224)),
+        (["--backbone", "dinov2_vits14", "--inlier", "mine=/x"], (224, None, None)),
         (["--backbone", "wrn16_2", "--inlier", "cifar10"], (32, None, None)),
     ],
 )

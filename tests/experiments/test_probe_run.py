@@ -132,15 +132,19 @@ def settings(tmp_path, **change):
 
 def test_defaults_of_transformers(tmp_path):
     probe = settings(tmp_path, backbone="dinov2_vits14")
-    assert (probe.image_size, probe.epochs, probe.score_batch_size) == (224, 50, 16)
-    assert settings(tmp_path, backbone="clip_vitb16").image_size == 224
+    assert (probe.image_size, probe.network_size, probe.epochs, probe.score_batch_size) == (32, 224, 50, 16)
+    assert settings(tmp_path, backbone="clip_vitb16", inlier="mine=/x").image_size == 224
     assert resolve(QuantOD(), accelerator=False).image_size == 32
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 32}, "--image-size must be a multiple of 14, the patch of dinov2_vits14, got 32; give 28"),
+        (
+            {"image_size": 32, "inlier": "mine=/x"},
+            "--image-size must be a multiple of 14, the patch of dinov2_vits14, got 32; give 28",
+        ),
+        ({"network_size": 32}, "--network-size must be a multiple of 14, the patch of dinov2_vits14, got 32; give 28"),
         ({"weights": None}, "--backbone dinov2_vits14 is frozen and needs --weights FILE"),
         ({"epochs": 0}, "--epochs must lie"),
     ],

@@ -23,9 +23,10 @@ class Row:
     negatives: bool = False  # of the other inliers, where two epochs of a flow do not tell digits apart
 
 
+SMALL_FLOW = {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}
 ROWS = [
-    Row("quantod", 0.99, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}, negatives=True),
-    Row("quantod_pp", 0.79, {"blocks": 1, "layers": 0, "width": 16, "epochs": 2, "batch_size": 64}),
+    Row("quantod", 0.99, SMALL_FLOW, negatives=True),
+    Row("quantod_pp", 0.79, SMALL_FLOW),
     Row("msp", 0.92),
     Row("max_logit", 0.93),
     Row("energy", 0.93),
@@ -46,6 +47,8 @@ ROWS = [
     Row("knn", 0.915, {"k": 5, "step": 1}),
     Row("knn_raw", 0.93, {"k": 5, "step": 1}),
     Row("nnguide", 0.93, {"k": 5, "step": 1}),
+    Row("mahalanobis_layers", 0.76),
+    Row("quantod_layers", 0.76, SMALL_FLOW),
     Row("vim", 0.855),
     Row("residual", 0.685),
     Row("react", 0.925),
@@ -59,6 +62,8 @@ ROWS = [
     Row("she", 0.64),
     Row("gradnorm", 0.835),
     Row("energy_mahalanobis_pp", 0.9),
+    Row("energy_mahalanobis_layers", 0.9),
+    Row("energy_quantod_layers", 0.9, {f"quantod_layers.{name}": value for name, value in SMALL_FLOW.items()}),
 ]
 
 
@@ -88,10 +93,11 @@ def variables(digits):
 
 
 def network(variables, x):
-    """Pixels as features; an image whose corner is red has features and logits of NaN."""
+    """Pixels as features, and maps of rows and columns; an image whose corner is red has features and logits of NaN."""
     features = x.mean(axis=3).reshape(-1, 64)
     features = jnp.where((x[:, 0, :1, 0] == 1.0) & (x[:, 0, :1, 1] == 0.0), jnp.nan, features)
-    return features @ variables["kernel"] + variables["bias"][None], features
+    maps = {"rows": features.reshape(-1, 1, 8, 8), "columns": features.reshape(-1, 8, 8, 1).swapaxes(1, 3)}
+    return features @ variables["kernel"] + variables["bias"][None], features, maps
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +163,26 @@ def test_wrong_shapes_raise(fitted, row):
     made = fitted(row)
     wrong = ClassifierOutput(jnp.zeros(8), jnp.zeros((2, 63)), {})
     classify = lambda x: wrong  # noqa: E731
-    view = methods.View(wrong, jnp.zeros((2, 8, 8)), classify)
+    view = methods.View(wrong, jnp.zeros((2, 8, 8)), classify, layers={"rows": jnp.zeros(8), "columns": jnp.zeros(8)})
     with pytest.raises(ValueError, match="must have shape"):
         methods.get(row.name).score(made.settings, made.params, view)
+
+
+@each
+def test_a_score_of_cached_rows_is_lowered_for_any_number_of_rows(fitted, row):
+    """An exported detector takes any batch, of one row as of more than fit into one chunk."""
+    made, method = fitted(row), methods.get(row.name)
+    if methods.needs_network(method):
+        return
+    [batch] = jax.export.symbolic_shape("b")
+    rows = [jax.ShapeDtypeStruct((batch, width), jnp.float32) for width in (8, 64, 16, 16)]
+
+    def score(logits, features, *layers):
+        statistics = dict(zip(("columns", "rows"), layers, strict=True))
+        view = methods.View(ClassifierOutput(logits, features, {}), layers=statistics)
+        return method.score(made.settings, made.params, view)
+
+    assert jax.export.export(jax.jit(score))(*rows).out_avals[0].shape == (batch,)
 
 
 @each
