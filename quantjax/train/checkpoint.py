@@ -107,15 +107,16 @@ def restore(directory: str | Path, template: TrainState) -> tuple[TrainState, in
         # Orbax sees no flipped bit in what it stores uncompressed; checkpoints of version 0.1 have no digest
         if about.get("sha256", trees.digest(leaves)) != trees.digest(leaves):
             raise ValueError("its arrays are not those that were saved")
+        stored = about["key"]
+        key = jax.random.wrap_key_data(jnp.asarray(stored["data"], jnp.uint32), impl=stored["implementation"])
+        done = int(about["epoch"])
     except _Mismatch as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # Orbax, its JSON reader and its array store raise many kinds
         raise ValueError(f"checkpoint {folder} is damaged ({_first_line(error)}); {_way_out(folder)}") from error
     leaves |= {name: leaf for name, leaf in expected.items() if not leaf.size}
     state = jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in expected])
-    stored = about["key"]
-    key = jax.random.wrap_key_data(jnp.asarray(stored["data"], jnp.uint32), impl=stored["implementation"])
-    return state, int(about["epoch"]), key
+    return state, done, key
 
 
 def starting_point(
