@@ -105,9 +105,9 @@ def run(flags: QuantOD) -> int:
         trained_flow = flow.fit(config, views, evaluation, folder, Progress)
 
     # ---- scores
-    seen = features.rows_of(train, fit_rows)
+    fit_on = features.rows_of(train, fit_rows)
     rows = methods.TrainingRows(
-        seen.features, sets.train_labels[fit_rows], num_classes, seen.logits, layers=seen.layers
+        fit_on.features, sets.train_labels[fit_rows], num_classes, fit_on.logits, layers=fit_on.layers
     )
     scored, fitted, fit_seconds = {}, {}, {}
     for name in config.scores:

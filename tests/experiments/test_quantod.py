@@ -51,7 +51,7 @@ FLOORS = {
     "react": ("digits_8_9", 76.0),
     "ash_p": ("digits_8_9", 73.0),
     "ash_b": ("digits_8_9", 71.0),
-    "ash_s": ("digits_8_9", 47.0),
+    "ash_s": ("digits_8_9", 44.0),
     "scale": ("digits_8_9", 65.0),
     "dice": ("digits_8_9", 67.0),
     "fdbd": ("digits_8_9", 76.0),
@@ -60,11 +60,11 @@ FLOORS = {
     "gradnorm": ("digits_8_9", 74.0),
     "energy_mahalanobis_pp": ("digits_8_9", 85.0),
     "knn": ("average", 75.0),
-    "quantod_pp": ("average", 101.0),
-    "mahalanobis_layers": ("average", 101.0),
-    "quantod_layers": ("average", 101.0),
-    "energy_mahalanobis_layers": ("digits_8_9", 101.0),
-    "energy_quantod_layers": ("digits_8_9", 101.0),
+    "quantod_pp": ("average", 94.0),
+    "mahalanobis_layers": ("average", 95.0),
+    "quantod_layers": ("average", 95.0),
+    "energy_mahalanobis_layers": ("digits_8_9", 85.0),
+    "energy_quantod_layers": ("digits_8_9", 85.0),
 }
 
 
@@ -180,7 +180,8 @@ def interrupt_after(monkeypatch, stage: str, epoch: int) -> None:
 
 
 def test_a_run_killed_in_both_stages_goes_on_to_the_same_numbers(demonstration, tmp_path, monkeypatch, capsys):
-    command = ["--workdir", str(tmp_path), *SMALL, *TWO]
+    # layers, as of all methods: a program that computes them, too, rounds features otherwise
+    command = ["--workdir", str(tmp_path), *SMALL, "--scores", "quantod", "mahalanobis_layers"]
     with monkeypatch.context() as patch:
         interrupt_after(patch, "classifier", 2)
         assert main(command) == 130
