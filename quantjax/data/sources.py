@@ -16,6 +16,7 @@ from quantjax.data import readers
 from quantjax.data.arrays import stratified_split
 from quantjax.data.folders import image_folder, split_folders
 from quantjax.data.listing import matching
+from quantjax.data.places import find_folder, find_path, root_of
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
 
 __all__ = ["KNOWN", "SPLITS", "ArraySource", "FileSource", "Row", "Source", "TfdsSource", "open_source"]
@@ -95,15 +96,15 @@ def open_source(
     name = str(name_or_path)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
     if name.startswith("tfds:"):
-        return _open_tfds(name.removeprefix("tfds:"), folder, split)
+        return _open_tfds(name.removeprefix("tfds:"), root_of(data_dir), split)
     if name in KNOWN:
-        return _open_known(name, folder, split)
+        return _open_known(name, data_dir, split)
     if name in bundled.SETS:
         _require_split(name, split, bundled.SETS[name].splits)
         return ArraySource(*bundled.SETS[name].make(split))
-    place = _find(Path(name).expanduser(), folder)
+    known = (*KNOWN, *bundled.SETS, "tfds:<name>")
+    place = find_path(name, data_dir, wanted="data set", known=known)
     whole = _undivided(place) if divide else None
     if whole is None:
         return _open_path(place, split)
@@ -117,23 +118,10 @@ def _open_tfds(name: str, data_dir: Path | None, split: str) -> Source:
     return readers.tfds(name, next((place for place in places if (place / first).is_dir()), None), split)
 
 
-def _open_known(name: str, data_dir: Path | None, split: str) -> Source:
+def _open_known(name: str, data_dir: str | Path | None, split: str) -> Source:
     known = KNOWN[name]
     _require_split(name, split, known.splits)
-    if data_dir is None:
-        raise FileNotFoundError(
-            f"{name} is not bundled: pass the folder that holds it as data_dir. Get it from {known.origin}"
-        )
-    places = [data_dir / folder for folder in known.folders]
-    for place in places:
-        if place.is_dir() and matching(place, known.marker):
-            return known.read(place, split)
-    archives = [file.name for pattern in ("*.tar*", "*.tgz", "*.zip") for file in data_dir.glob(pattern)]
-    raise FileNotFoundError(
-        f"{name} was not found; looked for {known.marker} in {', '.join(map(str, places))}. Get it from {known.origin} "
-        f"and unpack it into {data_dir}"
-        + (f" (archives lying there: {', '.join(sorted(archives))})" if archives else "")
-    )
+    return known.read(find_folder(name, data_dir, known.folders, (known.marker,), known.origin), split)
 
 
 def _undivided(place: Path) -> ArraySource | FileSource | None:
@@ -155,17 +143,6 @@ def _open_path(place: Path, split: str) -> Source:
     raise ValueError(
         f"{place} must be a folder of images or an .npz file with 'images' (uint8 [N, H, W, 3]) and 'labels' [N]"
     )
-
-
-def _find(path: Path, data_dir: Path | None) -> Path:
-    places = [path] if path.is_absolute() or data_dir is None else [data_dir / path, path]
-    place = next((p for p in places if p.exists()), None)
-    if place is None:
-        raise FileNotFoundError(
-            f"{path} is no known data set and no file or folder; looked at {', '.join(map(str, places))}. "
-            f"Known names: {', '.join([*KNOWN, *bundled.SETS])}, tfds:<name>"
-        )
-    return place
 
 
 def _open_folder(folder: Path, split: str) -> Source:
