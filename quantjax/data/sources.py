@@ -6,15 +6,17 @@ or any folder or .npz file, absolute or under `data_dir`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from quantjax.bundled import images as bundled
 from quantjax.data import readers
 from quantjax.data.arrays import stratified_split
-from quantjax.data.folders import image_folder, split_folders
+from quantjax.data.folders import SPLIT_FOLDERS, image_folder, split_folders
 from quantjax.data.listing import matching
 from quantjax.data.places import find_folder, find_path, root_of
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
@@ -86,8 +88,9 @@ def open_source(
         name_or_path: `cifar10`, `digits`, `tfds:mnist`, a folder, an .npz file, or a folder's name under `data_dir`.
         data_dir: the folder that holds the published data sets.
         split: "train" or "test". A set without splits (outlier sets, plain folders) opens as "test" only.
-        divide: a folder or .npz of one's own that has not both splits is divided, always alike: of every class 20 %,
-            rounded and at least one row, are "test", the others "train"; a class of one row is only trained on.
+        divide: a folder or .npz of one's own, or a set of TFDS, that has not both splits is divided, always alike: of
+            every class 20 %, rounded and at least one row, are "test", the others "train"; a class of one row is only
+            trained on. Where "test" is missing and "validation" is there, that is "test".
 
     Raises:
         FileNotFoundError: nothing is there; the message lists the places looked at and where the set comes from.
@@ -97,7 +100,7 @@ def open_source(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     if name.startswith("tfds:"):
-        return _open_tfds(name.removeprefix("tfds:"), root_of(data_dir), split)
+        return _open_tfds(name.removeprefix("tfds:"), root_of(data_dir), split, divide)
     if name in KNOWN:
         return _open_known(name, data_dir, split)
     if name in bundled.SETS:
@@ -108,14 +111,29 @@ def open_source(
     whole = _undivided(place) if divide else None
     if whole is None:
         return _open_path(place, split)
-    return readers.part(whole, stratified_split(whole.labels)[SPLITS.index(split)])
+    return _divided(whole, whole.labels, split)
 
 
-def _open_tfds(name: str, data_dir: Path | None, split: str) -> Source:
+def _divided(whole: Source, labels: np.ndarray, split: str) -> Source:
+    return readers.part(whole, stratified_split(labels)[SPLITS.index(split)])
+
+
+def _open_tfds(name: str, data_dir: Path | None, split: str, divide: bool) -> Source:
     """Prepared sets lie in data_dir, in data_dir/tensorflow_datasets or in TFDS's default folder."""
     first = name.split("/")[0].split(":")[0]
     places = [data_dir, data_dir / "tensorflow_datasets"] if data_dir else []
-    return readers.tfds(name, next((place for place in places if (place / first).is_dir()), None), split)
+    place = next((place for place in places if (place / first).is_dir()), None)
+    theirs = _tfds_names(readers.tfds_splits(name, place)) if divide else {}
+    if len(theirs) == 1:
+        (only,) = theirs.values()
+        return _divided(readers.tfds(name, place, only), readers.tfds_labels(name, place, only), split)
+    return readers.tfds(name, place, theirs.get(split, split))
+
+
+def _tfds_names(prepared: Sequence[str]) -> dict[str, str]:
+    """Our splits and what TFDS calls them; as among folders, validation stands in for test."""
+    found = {ours: [name for name in names if name in prepared] for ours, names in SPLIT_FOLDERS.items()}
+    return {ours: names[0] for ours, names in found.items() if names}
 
 
 def _open_known(name: str, data_dir: str | Path | None, split: str) -> Source:
