@@ -62,6 +62,8 @@ def combine(*parts: Method | str, name: str | None = None) -> Method:
         defaults={f"{m.name}.{key}": value for m in methods for key, value in complete_settings(m, None).items()},
         source="chosen here: weights of 1",
         learns_from=tuple(dict.fromkeys(part for m in methods for part in (*m.learns_from, *m.reads))),
+        least_rows=lambda settings: max(2, *(m.least_rows(_of(m, settings)) for m in methods)),  # 2: a deviation
+        least_rows_of_a_class=lambda settings: max(m.least_rows_of_a_class(_of(m, settings)) for m in methods),
         fit=fit,
         template=template,
         score_settings=tuple(f"{m.name}.{key}" for m, keys in zip(methods, known, strict=True) for key in keys),
