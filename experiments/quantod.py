@@ -62,7 +62,7 @@ def run(flags: QuantOD) -> int:
     kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
-    check_enough(config.scores, fit_rows.stop)
+    check_enough(config.scores, sets.train_labels[fit_rows], num_classes)
     print(sizes(sets, kept_out), flush=True)
     if given is None and not (folder / classifier.FILE).exists():
         classifier.check_time(flags, config, fit_rows.stop)

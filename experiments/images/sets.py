@@ -179,11 +179,12 @@ def check_every_class(sets: Sets, fit_rows: slice) -> None:
         raise ValueError(f"the training rows hold no image of class {missing}; add images of it, or remove the class")
 
 
-def check_enough(names: Sequence[str], rows: int) -> None:
-    """Raise ValueError unless `rows` training images suffice for every method of --scores."""
+def check_enough(names: Sequence[str], labels: np.ndarray, num_classes: int) -> None:
+    """Raise ValueError unless training images of those labels suffice for every method of --scores."""
+    counts = np.bincount(labels, minlength=num_classes).tolist()
     for name in names:
         try:
-            methods.check_rows(methods.get(name), rows)
+            methods.check_rows(methods.get(name), len(labels), counts)
         except ValueError as error:
             raise ValueError(f"{error} (--scores {','.join(n for n in names if n != name) or 'of others'})") from None
 

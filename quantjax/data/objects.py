@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from quantjax.checks import check_choice
 from quantjax.data.coco import coco_objects
 from quantjax.data.cutouts import Cutouts, MaskedImages, Objects, folder_objects
-from quantjax.data.scenes import find_folder
+from quantjax.data.places import find_folder, find_path
 from quantjax.rows import ObjectRow
 
 __all__ = ["OBJECT_SETS", "OVERLAP", "Cutouts", "MaskedImages", "ObjectRow", "Objects", "open_objects"]
@@ -65,23 +65,10 @@ def find_objects(name: str, data_dir: str | Path | None) -> Path | None:
     """The folder of a set of objects, None for the bundled one; name, data_dir and errors as in `open_objects`."""
     if name == BUNDLED:
         return None
-    root = None if data_dir is None else Path(data_dir).expanduser()
     if name in OBJECT_SETS:
         known = OBJECT_SETS[name]
-        if root is None:
-            raise FileNotFoundError(
-                f"{name} is not bundled: pass the folder that holds it as data_dir. Get it from {known.origin}"
-            )
-        return find_folder(name, root, known.folders, known.markers, known.origin)
-    path = Path(name).expanduser()
-    places = [path] if path.is_absolute() or root is None else [root / path, path]
-    place = next((place for place in places if place.is_dir()), None)
-    if place is None:
-        raise FileNotFoundError(
-            f"{name} is no known set of objects and no folder; looked at {', '.join(map(str, places))}. "
-            f"Known names: {', '.join([*OBJECT_SETS, BUNDLED])}"
-        )
-    return place
+        return find_folder(name, data_dir, known.folders, known.markers, known.origin)
+    return find_path(name, data_dir, wanted="set of objects", known=(*OBJECT_SETS, BUNDLED), folder=True)
 
 
 def _open_bundled(split: str) -> Objects:

@@ -90,18 +90,10 @@ class FileSource:
         return {"image": image, "label": int(self.labels[index])}
 
 
-def part(source: ArraySource | FileSource, rows: np.ndarray) -> ArraySource | FileSource:
-    """The rows of a source, indices [N], in their order."""
-    if isinstance(source, ArraySource):
-        return ArraySource(source.images[rows], source.labels[rows], source.class_names)
-    paths = [source.paths[i] for i in rows]
-    return FileSource(paths, source.labels[rows].tolist(), source.class_names, upright=source.upright)
-
-
 class TfdsSource:
     """A prepared TFDS data set of labelled images; `records` is what `tfds.data_source` returns."""
 
-    def __init__(self, records: Sequence[Any]):
+    def __init__(self, records: Sequence[Any] | Chosen):
         self.records = records
 
     def __len__(self) -> int:
@@ -112,6 +104,32 @@ class TfdsSource:
         """Decode record `index`."""
         record = self.records[index.__index__()]
         return {"image": to_rgb(record["image"]), "label": int(record.get("label", NO_LABEL))}
+
+
+class Chosen:
+    """Some rows of a sequence, by their indices [N]; nothing is read before it is asked for."""
+
+    def __init__(self, rows: Sequence[Any], indices: np.ndarray):
+        self.rows, self.indices = rows, np.asarray(indices)
+
+    def __len__(self) -> int:
+        """N, the number of chosen rows."""
+        return len(self.indices)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        """The row that chosen row `index` is."""
+        return self.rows[int(self.indices[index])]
+
+
+def part(source: Source, rows: np.ndarray) -> Source:
+    """The rows of a source made here, indices [N], in their order."""
+    if isinstance(source, ArraySource):
+        return ArraySource(source.images[rows], source.labels[rows], source.class_names)
+    if isinstance(source, FileSource):
+        paths = [source.paths[i] for i in rows]
+        return FileSource(paths, source.labels[rows].tolist(), source.class_names, upright=source.upright)
+    assert isinstance(source, TfdsSource)
+    return TfdsSource(Chosen(source.records, rows))
 
 
 def cifar10(folder: Path, split: str) -> ArraySource:
@@ -207,7 +225,7 @@ def tfds(name: str, data_dir: Path | None, split: str) -> TfdsSource:
     except ImportError:
         raise
     except Exception as error:  # not registered, not prepared, prepared in another format: each has its own kind
-        if splits := _prepared_splits(name, where):
+        if splits := tfds_splits(name, data_dir):
             raise ValueError(f"tfds:{name} has no split {split!r}, only {', '.join(splits)}") from error
         raise FileNotFoundError(_how_to_prepare(name, where, str(error))) from error
     if len(records) and "image" not in records[0]:
@@ -221,16 +239,30 @@ def tfds(name: str, data_dir: Path | None, split: str) -> TfdsSource:
     return TfdsSource(records)
 
 
-def _prepared_splits(name: str, where: str | None) -> tuple[str, ...]:
-    """The splits TFDS finds in a random-access format, none when the set is not prepared so."""
+def tfds_splits(name: str, data_dir: Path | None) -> tuple[str, ...]:
+    """The splits that TFDS prepared in a random-access format; none when the set is not prepared so."""
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=where)
+        builder = tensorflow_datasets.builder(name, data_dir=str(data_dir) if data_dir else None)
         builder.as_data_source()
     except Exception:
         return ()
     return tuple(builder.info.splits)
+
+
+def tfds_labels(name: str, data_dir: Path | None, split: str) -> np.ndarray:
+    """Labels [N] of a split that `tfds` reads, NO_LABEL where it has none; its images stay undecoded."""
+    import tensorflow_datasets
+
+    records = tensorflow_datasets.data_source(
+        name,
+        split=split,
+        data_dir=str(data_dir) if data_dir else None,
+        download=False,
+        decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
+    )
+    return np.asarray([records[i].get("label", NO_LABEL) for i in range(len(records))], np.int32)
 
 
 def _how_to_prepare(name: str, where: str | None, reason: str) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 
 from quantjax.checks import check_choice
 from quantjax.data import driving
-from quantjax.data.listing import matching
 from quantjax.data.pairs import Pair, ScenePairs, Scenes
+from quantjax.data.places import find_folder
 from quantjax.rows import SceneRow
 
 __all__ = ["EVALUATION_SETS", "INLIER_SETS", "SCENE_SETS", "Pair", "ScenePairs", "SceneRow", "Scenes", "open_scenes"]
@@ -98,24 +98,8 @@ def open_scenes(name: str, data_dir: str | Path | None, split: str, height: int 
         return _open_bundled(split, height)
     known = SCENE_SETS[name]
     check_choice(f"split of {name}", split, known.splits)
-    if data_dir is None:
-        raise FileNotFoundError(
-            f"{name} is not bundled: pass the folder that holds it as data_dir. Get it from {known.origin}"
-        )
-    folder = find_folder(name, Path(data_dir).expanduser(), known.folders, known.markers, known.origin)
+    folder = find_folder(name, data_dir, known.folders, known.markers, known.origin)
     return known.read(folder, split, height)
-
-
-def find_folder(name: str, data_dir: Path, folders: tuple[str, ...], markers: tuple[str, ...], origin: str) -> Path:
-    """The first folder under data_dir that holds one of the markers; FileNotFoundError names all places looked at."""
-    places = [data_dir / folder for folder in folders]
-    for place in places:
-        if place.is_dir() and any(matching(place, marker) for marker in markers):
-            return place
-    raise FileNotFoundError(
-        f"{name} was not found; looked for {' or '.join(markers)} in {', '.join(map(str, places))}. "
-        f"Get it from {origin} and unpack it into {data_dir}"
-    )
 
 
 def _open_bundled(split: str, height: int | None) -> Scenes:

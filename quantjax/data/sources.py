@@ -6,16 +6,19 @@ or any folder or .npz file, absolute or under `data_dir`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from quantjax.bundled import images as bundled
 from quantjax.data import readers
 from quantjax.data.arrays import stratified_split
-from quantjax.data.folders import image_folder, split_folders
+from quantjax.data.folders import SPLIT_FOLDERS, image_folder, split_folders
 from quantjax.data.listing import matching
+from quantjax.data.places import find_folder, find_path, root_of
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
 
 __all__ = ["KNOWN", "SPLITS", "ArraySource", "FileSource", "Row", "Source", "TfdsSource", "open_source"]
@@ -85,8 +88,9 @@ def open_source(
         name_or_path: `cifar10`, `digits`, `tfds:mnist`, a folder, an .npz file, or a folder's name under `data_dir`.
         data_dir: the folder that holds the published data sets.
         split: "train" or "test". A set without splits (outlier sets, plain folders) opens as "test" only.
-        divide: a folder or .npz of one's own that has not both splits is divided, always alike: of every class 20 %,
-            rounded and at least one row, are "test", the others "train"; a class of one row is only trained on.
+        divide: a folder or .npz of one's own, or a set of TFDS, that has not both splits is divided, always alike: of
+            every class 20 %, rounded and at least one row, are "test", the others "train"; a class of one row is only
+            trained on. Where "test" is missing and "validation" is there, that is "test".
 
     Raises:
         FileNotFoundError: nothing is there; the message lists the places looked at and where the set comes from.
@@ -95,45 +99,47 @@ def open_source(
     name = str(name_or_path)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
     if name.startswith("tfds:"):
-        return _open_tfds(name.removeprefix("tfds:"), folder, split)
+        return _open_tfds(name.removeprefix("tfds:"), root_of(data_dir), split, divide)
     if name in KNOWN:
-        return _open_known(name, folder, split)
+        return _open_known(name, data_dir, split)
     if name in bundled.SETS:
         _require_split(name, split, bundled.SETS[name].splits)
         return ArraySource(*bundled.SETS[name].make(split))
-    place = _find(Path(name).expanduser(), folder)
+    known = (*KNOWN, *bundled.SETS, "tfds:<name>")
+    place = find_path(name, data_dir, wanted="data set", known=known)
     whole = _undivided(place) if divide else None
     if whole is None:
         return _open_path(place, split)
-    return readers.part(whole, stratified_split(whole.labels)[SPLITS.index(split)])
+    return _divided(whole, whole.labels, split)
 
 
-def _open_tfds(name: str, data_dir: Path | None, split: str) -> Source:
+def _divided(whole: Source, labels: np.ndarray, split: str) -> Source:
+    return readers.part(whole, stratified_split(labels)[SPLITS.index(split)])
+
+
+def _open_tfds(name: str, data_dir: Path | None, split: str, divide: bool) -> Source:
     """Prepared sets lie in data_dir, in data_dir/tensorflow_datasets or in TFDS's default folder."""
     first = name.split("/")[0].split(":")[0]
     places = [data_dir, data_dir / "tensorflow_datasets"] if data_dir else []
-    return readers.tfds(name, next((place for place in places if (place / first).is_dir()), None), split)
+    place = next((place for place in places if (place / first).is_dir()), None)
+    theirs = _tfds_names(readers.tfds_splits(name, place)) if divide else {}
+    if len(theirs) == 1:
+        (only,) = theirs.values()
+        return _divided(readers.tfds(name, place, only), readers.tfds_labels(name, place, only), split)
+    return readers.tfds(name, place, theirs.get(split, split))
 
 
-def _open_known(name: str, data_dir: Path | None, split: str) -> Source:
+def _tfds_names(prepared: Sequence[str]) -> dict[str, str]:
+    """Our splits and what TFDS calls them; as among folders, validation stands in for test."""
+    found = {ours: [name for name in names if name in prepared] for ours, names in SPLIT_FOLDERS.items()}
+    return {ours: names[0] for ours, names in found.items() if names}
+
+
+def _open_known(name: str, data_dir: str | Path | None, split: str) -> Source:
     known = KNOWN[name]
     _require_split(name, split, known.splits)
-    if data_dir is None:
-        raise FileNotFoundError(
-            f"{name} is not bundled: pass the folder that holds it as data_dir. Get it from {known.origin}"
-        )
-    places = [data_dir / folder for folder in known.folders]
-    for place in places:
-        if place.is_dir() and matching(place, known.marker):
-            return known.read(place, split)
-    archives = [file.name for pattern in ("*.tar*", "*.tgz", "*.zip") for file in data_dir.glob(pattern)]
-    raise FileNotFoundError(
-        f"{name} was not found; looked for {known.marker} in {', '.join(map(str, places))}. Get it from {known.origin} "
-        f"and unpack it into {data_dir}"
-        + (f" (archives lying there: {', '.join(sorted(archives))})" if archives else "")
-    )
+    return known.read(find_folder(name, data_dir, known.folders, (known.marker,), known.origin), split)
 
 
 def _undivided(place: Path) -> ArraySource | FileSource | None:
@@ -155,17 +161,6 @@ def _open_path(place: Path, split: str) -> Source:
     raise ValueError(
         f"{place} must be a folder of images or an .npz file with 'images' (uint8 [N, H, W, 3]) and 'labels' [N]"
     )
-
-
-def _find(path: Path, data_dir: Path | None) -> Path:
-    places = [path] if path.is_absolute() or data_dir is None else [data_dir / path, path]
-    place = next((p for p in places if p.exists()), None)
-    if place is None:
-        raise FileNotFoundError(
-            f"{path} is no known data set and no file or folder; looked at {', '.join(map(str, places))}. "
-            f"Known names: {', '.join([*KNOWN, *bundled.SETS])}, tfds:<name>"
-        )
-    return place
 
 
 def _open_folder(folder: Path, split: str) -> Source:

@@ -128,6 +128,8 @@ class Method(NamedTuple):
     """Shapes of the parameters."""
     least_rows: Callable[[Settings], int] = lambda settings: 1
     """How many training rows `fit` needs with these settings."""
+    least_rows_of_a_class: Callable[[Settings], int] = lambda settings: 1
+    """How many of them each class must have; read where `fit` learns from labels."""
     score_settings: tuple[str, ...] | None = None
     """Names of the settings that `score` takes; None: those of the defaults."""
 
@@ -150,14 +152,22 @@ def check_settings(method: Method, settings: Settings) -> None:
     _check_known(method, settings, known)
 
 
-def check_rows(method: Method, rows: int) -> None:
-    """Raise ValueError when `rows` training rows are too few for the method with its defaults."""
+def check_rows(method: Method, rows: int, of_classes: Sequence[int] = ()) -> None:
+    """Raise ValueError when `rows` training rows are too few for the method with its defaults.
+
+    `of_classes` [K] are the rows of each class, where they are known.
+    """
+    way_out = "give more of them, or leave the method out"
     needed = method.least_rows(method.defaults) if method.learns_from else 0
     if rows < needed:
-        raise ValueError(
-            f"method {method.name} needs at least {needed} training rows, got {rows}; give more of them, or leave the "
-            "method out"
-        )
+        raise ValueError(f"method {method.name} needs at least {needed} training rows, got {rows}; {way_out}")
+    needed = method.least_rows_of_a_class(method.defaults) if "labels" in method.learns_from else 0
+    for label, count in enumerate(of_classes):
+        if count < needed:
+            raise ValueError(
+                f"method {method.name} needs at least {needed} training rows of each class, got {count} of class "
+                f"{label}; {way_out}"
+            )
 
 
 def _check_known(method: Method, settings: Settings, known: tuple[str, ...]) -> None:

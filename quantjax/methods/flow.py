@@ -115,6 +115,7 @@ METHODS = (
         defaults={**flows.BEST, "beta": 1.0, "regularisation": 1e-6},
         source="chosen here on inliers and synthetic outliers, docs/methods.md",
         learns_from=("features", "labels"),
+        least_rows=lambda settings: 2,
         fit=_fit_whitened,
         template=_whitened_template,
         score_settings=(*SCORE_SETTINGS, "beta"),

@@ -27,6 +27,11 @@ def _prepare(rows: TrainingRows) -> Prepared:
     return head, rows.features, rows.logits
 
 
+def _least_rows(settings: Settings) -> int:
+    """One more than the unknowns of a logit; of features that vary in many directions there are more unknowns."""
+    return 3
+
+
 def _shape(*sizes: int) -> Any:
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
@@ -68,6 +73,7 @@ def _shaping(name: str, paper: str, percentile: float, source: str) -> Method:
         defaults={"percentile": percentile},
         source=source,
         learns_from=("features", "logits"),
+        least_rows=_least_rows,
         fit=_keep_head,
         template=_head_template,
     )
@@ -152,6 +158,7 @@ _VIM = Method(
     defaults={"principal": None},
     source="the paper's principal dimension: 1,000 of 2,048 features and more, 512 of 768 and more; of fewer half",
     learns_from=BOTH,
+    least_rows=_least_rows,
     fit=_fit_residual,
     template=_residual_template,
     score_settings=(),
@@ -177,11 +184,21 @@ METHODS = (
         defaults={"sparsity": 0.9},
         source="the paper, for CIFAR",
         learns_from=BOTH,
+        least_rows=_least_rows,
         fit=_fit_dice,
         template=_head_template,
         score_settings=(),
     ),
-    Method("fdbd", "Liu and Qin, ICML 2024", BOTH, _fdbd, learns_from=BOTH, fit=_fit_fdbd, template=_fdbd_template),
+    Method(
+        "fdbd",
+        "Liu and Qin, ICML 2024",
+        BOTH,
+        _fdbd,
+        learns_from=BOTH,
+        least_rows=_least_rows,
+        fit=_fit_fdbd,
+        template=_fdbd_template,
+    ),
     Method(
         "nci",
         "Liu and Qin, CVPR 2025",
@@ -190,6 +207,7 @@ METHODS = (
         defaults={"alpha": 0.0},
         source="pytorch-ood 0.4.0",
         learns_from=BOTH,
+        least_rows=_least_rows,
         fit=_fit_nci,
         template=_nci_template,
     ),

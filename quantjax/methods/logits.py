@@ -125,6 +125,7 @@ METHODS = (
         defaults={"tail": 20, "top": 10},
         source="the paper",
         learns_from=("logits", "labels"),
+        least_rows_of_a_class=lambda settings: 3,  # a tail of fewer distances has no shape
         fit=_fit_openmax,
         template=_openmax_template,
         score_settings=("top",),

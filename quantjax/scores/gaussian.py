@@ -176,6 +176,8 @@ def gem(gaussian: TiedGaussian, features: Array) -> Array:
 def relative_mahalanobis(gaussian: TiedGaussian, background: TiedGaussian, features: Array) -> Array:
     """Return mahalanobis under the classes minus that under the background; features [B, D] -> [B].
 
+    It rounds by up to 1e-6 of mahalanobis, the larger of the two: of a row far out along directions in which the
+    classes do not differ, where both are large and nearly equal, few digits of the difference are left.
     Raises ValueError when the background has several classes or features are not [B, D] of the fits' D.
     Source: Ren et al. (2021), "A simple fix to Mahalanobis distance", halved.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ import pytest
 from PIL import Image
 
 from quantjax.data import readers
+from quantjax.data.arrays import load
 from quantjax.data.folders import image_folder
+from quantjax.data.readers import TfdsSource
+from quantjax.data.sources import SPLITS, open_source
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -235,3 +240,44 @@ def test_a_prepared_tfds_set_is_read_without_tensorflow(tmp_path):
         assert line.startswith(f"FileNotFoundError TFDS has no array_record preparation of '{name}'")
         assert f"tfds build {name} --file_format=array_record" in line
     assert loaded == "False"
+
+
+def prepared(folder: Path, *splits: str) -> Path:
+    """The fixture's set under other names of splits, the same forty digits in each."""
+    for file in (FIXTURES / "digits_small").rglob("*"):
+        (folder / file.relative_to(FIXTURES)).parent.mkdir(parents=True, exist_ok=True)
+        if file.name in ("features.json", "dataset_info.json"):
+            shutil.copy(file, folder / file.relative_to(FIXTURES))
+    version = folder / "digits_small" / "1.0.0"
+    info = json.loads((version / "dataset_info.json").read_text())
+    info["splits"] = [{**info["splits"][0], "name": split} for split in splits]
+    (version / "dataset_info.json").write_text(json.dumps(info))
+    records = FIXTURES / "digits_small" / "1.0.0" / "digits_small-test.array_record-00000-of-00001"
+    for split in splits:
+        shutil.copy(records, version / records.name.replace("-test.", f"-{split}."))
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_a_tfds_set_of_one_split_is_divided_by_class(tmp_path, split):
+    """Of 3 to 6 rows of each of ten digits one is a fifth, rounded: 10 rows to test on, 30 to train on."""
+    folder = prepared(tmp_path, split)
+    train, test = (load(open_source("tfds:digits_small", folder, s, divide=True), size=8) for s in SPLITS)
+    assert sorted(test[1]) == list(range(10))
+    assert len(train[1]) == 30
+    whole = load(TfdsSource(readers.tfds("digits_small", folder, split).records), size=8)
+    both = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
+    want, got = (sorted((int(label), image.tobytes()) for image, label in zip(*s, strict=True)) for s in (whole, both))
+    assert got == want
+    again = load(open_source("tfds:digits_small", folder, "test", divide=True), size=8)
+    np.testing.assert_array_equal(again[0], test[0])
+
+
+def test_the_validation_rows_of_a_tfds_set_stand_in_for_test_rows(tmp_path):
+    folder = prepared(tmp_path, "train", "validation")
+    assert [len(open_source("tfds:digits_small", folder, s, divide=True)) for s in SPLITS] == [40, 40]
+    with pytest.raises(ValueError, match="has no split 'test', only train, validation"):
+        open_source("tfds:digits_small", folder, "test")
+    named = prepared(tmp_path / "other", "full")
+    with pytest.raises(ValueError, match="has no split 'train', only full"):
+        open_source("tfds:digits_small", named, "train", divide=True)

@@ -233,10 +233,40 @@ def test_a_detector_from_before_there_were_two_forms_scores_probabilities(fitted
     assert (detector.score(old, images) < -0.1).all()
 
 
-@pytest.mark.parametrize(("name", "needed"), [("knn", 10), ("quantod", 2), ("mahalanobis", 1), ("msp", 0)])
-def test_training_rows_that_are_too_few_are_refused(name, needed):
-    method = methods.get(name)
+LEAST = {"knn": 10, "knn_raw": 10, "nnguide": 10, "quantod": 2, "quantod_pp": 2, "quantod_layers": 2}
+LEAST |= dict.fromkeys(("vim", "residual", "react", "ash_p", "ash_b", "ash_s", "scale", "dice", "fdbd", "nci"), 3)
+LEAST |= dict.fromkeys(("energy_mahalanobis_pp", "energy_mahalanobis_layers", "energy_quantod_layers"), 2)
+
+
+@each
+def test_training_rows_that_are_too_few_are_refused(row):
+    method = methods.get(row.name)
+    needed = LEAST.get(row.name, 1) if method.learns_from else 0
     methods.check_rows(method, needed)
     if needed > 1:
-        with pytest.raises(ValueError, match=f"{name} needs at least {needed} training rows, got {needed - 1}; give"):
+        with pytest.raises(ValueError, match=f"{row.name} needs at least {needed} training rows, got {needed - 1}; gi"):
             methods.check_rows(method, needed - 1)
+
+
+@each
+def test_fewer_rows_than_a_method_says_it_needs_cannot_be_fitted(row, rng):
+    """So that nothing is refused which would run."""
+    method = methods.get(row.name)
+    few = LEAST.get(row.name, 1) - 1
+    if few == 0 or not method.learns_from:
+        return
+    features, layers = rng.normal(size=(few, 5)).astype("f"), {"rows": rng.normal(size=(few, 6)).astype("f")}
+    rows = methods.TrainingRows(features, np.arange(few) % 2, 2, features[:, :2] @ rng.normal(size=(2, 2)).astype("f"))
+    with pytest.raises(ValueError, match=r"row|equal"):
+        method.fit(rows._replace(layers=layers), methods.complete_settings(method, None))
+
+
+def test_classes_that_have_too_few_rows_are_refused():
+    openmax, together = methods.get("openmax"), methods.combine("openmax", "energy", name="together")
+    for method in (openmax, together):
+        methods.check_rows(method, 40, [3, 37])
+        wanted = "needs at least 3 training rows of each class, got 2 of class 1; give more of them, or leave"
+        with pytest.raises(ValueError, match=f"method {method.name} {wanted}"):
+            methods.check_rows(method, 40, [38, 2])
+    methods.check_rows(methods.get("mahalanobis"), 40, [39, 1])
+    methods.check_rows(methods.get("energy"), 40, [40, 0])

@@ -60,6 +60,23 @@ def test_mahalanobis_does_not_know_the_units_of_a_feature(rng, units):
     np.testing.assert_allclose(scores.mahalanobis(fitted, jnp.asarray(queries)), want.min(axis=1), rtol=2e-3)
 
 
+@pytest.mark.parametrize("far", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("direction", ["between classes", "where they agree"])
+def test_a_difference_of_distances_rounds_by_the_larger_one(rng, far, direction):
+    """The first 4 of 12 features tell the classes apart; along the others both distances grow alike."""
+    labels = np.arange(400) % 4
+    centres = 8.0 * np.eye(4, 12)
+    features = float32(centres[labels] + rng.normal(size=(400, 12)))
+    step = rng.normal(size=(30, 12)) * (np.arange(12) < 4 if direction == "between classes" else np.arange(12) >= 4)
+    queries = float32(centres[np.arange(30) % 4] + far * step)
+    classes = mahalanobis_in_float64(features, labels, queries).min(axis=1)
+    background = mahalanobis_in_float64(features, np.zeros_like(labels), queries)[:, 0]
+    fitted = scores.fit_tied_gaussian(features, labels, 4), scores.fit_background(features)
+    got = np.asarray(scores.relative_mahalanobis(*fitted, jnp.asarray(queries)), np.float64)
+    error = np.abs(got - (classes - background))
+    assert (error < 1e-6 * np.maximum(classes, background) + 1e-5).all()
+
+
 def knn_in_float64(bank, queries, k):
     unit = [a.astype(np.float64) / np.linalg.norm(a.astype(np.float64), axis=1, keepdims=True) for a in (queries, bank)]
     squares = ((unit[0][:, None] - unit[1][None]) ** 2).sum(axis=2)
