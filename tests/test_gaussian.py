@@ -63,3 +63,11 @@ def test_distance_of_a_point_to_itself_is_not_negative():
 def test_wrong_shapes_name_the_argument(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+def test_distances_by_a_product_are_those_of_differences_up_to_rounding(rng):
+    x, centres = (rng.normal(3.0, 2.0, size).astype(np.float32) for size in ((7, 30), (20, 30)))
+    expected = ((x[:, None, :].astype(np.float64) - centres) ** 2).sum(axis=2)
+    found = gaussian.squared_distances_by_product(jnp.asarray(x), jnp.asarray(centres))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (np.asarray(gaussian.squared_distances_by_product(jnp.asarray(centres), jnp.asarray(centres))) >= 0).all()
