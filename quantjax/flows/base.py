@@ -18,7 +18,6 @@ from quantjax import gaussian
 from quantjax.checks import check_shape
 from quantjax.types import Array, PyTree
 
-
 MANY = 16  # centres of a latent whose distances are taken by a product: one difference each would take too long
 
 
