@@ -155,6 +155,8 @@ def _title(figure: Any, text: str) -> None:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1e5:
+        return f"{value:.0e}".replace("e+", "e")
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

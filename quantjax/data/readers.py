@@ -109,7 +109,7 @@ class TfdsSource:
 class Chosen:
     """Some rows of a sequence, by their indices [N]; nothing is read before it is asked for."""
 
-    def __init__(self, rows: Sequence[Any], indices: np.ndarray):
+    def __init__(self, rows: Sequence[Any] | Chosen, indices: np.ndarray):
         self.rows, self.indices = rows, np.asarray(indices)
 
     def __len__(self) -> int:

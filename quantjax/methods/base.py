@@ -65,6 +65,14 @@ class Fit(Protocol):
         ...
 
 
+class Join(Protocol):
+    """Fit a sum of methods to inliers that its parts are fitted to."""
+
+    def __call__(self, rows: TrainingRows, fitted: Sequence[Fitted], /) -> Fitted:
+        """`fitted` are the parts, in order."""
+        ...
+
+
 class Score(Protocol):
     """Score rows, each by itself."""
 
@@ -112,6 +120,10 @@ class Method(NamedTuple):
     """Fields of TrainingRows that `fit` reads; none for a method without parameters."""
     fit: Fit = nothing_to_fit
     """Inliers -> settings of the score and parameters."""
+    parts: tuple[str, ...] = ()
+    """Of a sum of methods, their names."""
+    join: Join | None = None
+    """Of a sum: what `fit` does with its parts once they are fitted, for those who have fitted them already."""
     template: Template = no_arrays
     """Shapes of the parameters."""
     least_rows: Callable[[Settings], int] = lambda settings: 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,7 +34,9 @@ def combine(*parts: Method | str, name: str | None = None) -> Method:
             raise ValueError(f"method {method.name} needs the network: only scores of cached outputs can be combined")
 
     def fit(rows: TrainingRows, settings: Settings) -> Fitted:
-        fitted = [method.fit(rows, _of(method, settings)) for method in methods]
+        return join(rows, [method.fit(rows, _of(method, settings)) for method in methods])
+
+    def join(rows: TrainingRows, fitted: Sequence[Fitted]) -> Fitted:
         return Fitted(
             {
                 f"{m.name}.{key}": value
@@ -65,6 +68,8 @@ def combine(*parts: Method | str, name: str | None = None) -> Method:
         least_rows=lambda settings: max(2, *(m.least_rows(_of(m, settings)) for m in methods)),  # 2: a deviation
         least_rows_of_a_class=lambda settings: max(m.least_rows_of_a_class(_of(m, settings)) for m in methods),
         fit=fit,
+        parts=tuple(method.name for method in methods),
+        join=join,
         template=template,
         score_settings=tuple(f"{m.name}.{key}" for m, keys in zip(methods, known, strict=True) for key in keys),
     )

@@ -59,8 +59,7 @@ OF_FEATURES = ("beta", "regularisation")  # settings of quantod_pp that are not 
 
 
 def _fit_whitened(rows: TrainingRows, settings: Settings) -> Fitted:
-    features = rows_at(rows, settings).features
-    assert features is not None
+    features = rows_at(rows, settings)
     assert rows.labels is not None
     gaussian = scores.fit_tied_gaussian(
         features, rows.labels, rows.num_classes, regularisation=settings["regularisation"]

@@ -36,7 +36,7 @@ def _moments(rows: TrainingRows, settings: Settings) -> tuple[Settings, scores.M
     """(settings of the score, moments, options of tied_gaussian); the share that was chosen stands in both."""
     assert rows.features is not None
     assert rows.labels is not None
-    features = rows_at(rows, settings).features
+    features = rows_at(rows, settings)
     moments = scores.tied_moments(features, rows.labels, rows.num_classes)
     share = scores.chosen_shrinkage(moments, settings["shrinkage"])
     options = {"regularisation": settings["regularisation"], "shrinkage": share}
@@ -45,7 +45,7 @@ def _moments(rows: TrainingRows, settings: Settings) -> tuple[Settings, scores.M
 
 def _fit_mixture(rows: TrainingRows, settings: Settings) -> Fitted:
     assert rows.labels is not None
-    features = rows_at(rows, settings).features
+    features = rows_at(rows, settings)
     options = {key: value for key, value in settings.items() if key != "beta"}
     fitted = scores.fit_gaussian_mixture(features, rows.labels, rows.num_classes, **options)
     return Fitted({"beta": settings["beta"]}, fitted)
@@ -70,8 +70,8 @@ def _background_template(settings: Settings, dimension: int, num_classes: int) -
 
 
 def _mixture_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
-    table = jax.ShapeDtypeStruct((num_classes, dimension), jnp.float32)
-    weights = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
+    table: Any = jax.ShapeDtypeStruct((num_classes, dimension), jnp.float32)
+    weights: Any = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
     return scores.Mixture(_template(settings, dimension, num_classes), weights, table, table)
 
 

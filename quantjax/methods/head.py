@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import scores
-from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View, no_arrays, nothing_to_fit
+from quantjax.methods.base import Fitted, Input, Method, Settings, TrainingRows, View, no_arrays, nothing_to_fit
 from quantjax.types import ANY, Array, PyTree
 
 Prepared = tuple[scores.LinearHead, np.ndarray, np.ndarray]  # head, features, logits
@@ -146,7 +146,7 @@ def _gradnorm(settings: Settings, params: PyTree, view: View) -> Array:
     return scores.gradnorm(view.output.features, view.output.logits, **settings)
 
 
-BOTH = ("features", "logits")
+BOTH: tuple[Input, ...] = ("features", "logits")
 ASH = "Djurisic et al., ICLR 2023, on pooled features"
 RESNET = "the paper, for a ResNet-50 on ImageNet"
 

@@ -15,6 +15,7 @@ from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View
 from quantjax.types import Array, PyTree
 
 MAPS, WIDTHS = "maps", "widths"  # names of the maps, and their numbers of statistics, as texts
+ROWS_AT_ONCE = 8192
 
 
 def on_layers(method: Method, *, source: str) -> Method:
@@ -62,9 +63,6 @@ def on_layers(method: Method, *, source: str) -> Method:
         template=template,
         score_settings=(*known, MAPS, WIDTHS),
     )
-
-
-ROWS_AT_ONCE = 8192
 
 
 def _blocks(layers: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

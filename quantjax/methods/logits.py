@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -61,7 +63,7 @@ def _fit_openmax(rows: TrainingRows, settings: Settings) -> Fitted:
 
 
 def _openmax_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
-    one = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
+    one: Any = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
     return scores.OpenMax(_square(settings, dimension, num_classes), one, one, one)
 
 

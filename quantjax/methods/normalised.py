@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+import numpy as np
+
 from quantjax import scores
 from quantjax.methods.base import Settings, TrainingRows, View
 from quantjax.types import Array
 
-BETA = "beta 1: Mueller and Hein, ICML 2025"
 
-
-def rows_at(rows: TrainingRows, settings: Settings) -> TrainingRows:
-    """`rows` with normalised features."""
-    import numpy as np
-
+def rows_at(rows: TrainingRows, settings: Settings) -> np.ndarray:
+    """The features of `rows`, normalised."""
     assert rows.features is not None
-    if not settings.get("beta"):
-        return rows
-    return rows._replace(features=np.asarray(scores.normalise(rows.features, settings["beta"])))
+    beta = settings.get("beta", 0.0)
+    return np.asarray(scores.normalise(jnp.asarray(rows.features), beta)) if beta else rows.features
 
 
 def features_at(view: View, settings: Settings) -> Array:

@@ -16,7 +16,7 @@ from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
 SPARE = 22  # candidates about the k-th nearest that a matrix product finds, which rounds their order
-BLOCK = 16384
+BLOCK = 65536
 
 
 class Neighbours(NamedTuple):
@@ -42,7 +42,7 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, normalise: bool
     It is ||u - v||^2 / 2 of the directions u and v, which keeps its digits where 1 - cosine has none; against a row of
     zeros it is 1. With normalise=False, as the bank was fitted, it is that of the features themselves. One matrix
     product chooses candidates, 22 on either side of the k-th: only where more rows than that lie within its rounding of
-    the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. 512 queries meet `block` rows of the
+    the k-th neighbour, 1e-7 of the bank's spread, the value may be off by as much. 256 queries meet `block` rows of the
     bank at a time, so memory grows with neither. NaN for features that are not finite or whose squares are not.
     Raises ValueError when features are not [B, D] of the bank's D, or k or block is out of range.
     Source: Sun et al. (ICML 2022), whose Euclidean distance on the unit sphere orders rows the same way.
@@ -61,14 +61,16 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, normalise: bool
             less = less + jnp.where(jnp.all(part == 0.0, axis=1), 0.5, 0.0)
         return moved, less
 
-    def distances(own: Array) -> Array:
-        _, candidates = largest_products(own - centre, bank, prepare, min(len(bank), k + SPARE), block)
+    _, candidates = largest_products(queries - centre, bank, prepare, min(len(bank), k + SPARE), block)
+
+    def distances(given: tuple[Array, Array]) -> Array:
+        own, places = given
         measure = _cosine_distance if normalise else _half_square
-        found = jax.lax.map(lambda places: measure(own, bank[places]), candidates[:, first:].T)
+        found = jax.lax.map(lambda row: measure(own, bank[row]), places.T)
         return jnp.sort(found, axis=0)[k - 1 - first]
 
     # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
-    return nan_unless_sound(by_chunks(distances, queries), features)
+    return nan_unless_sound(by_chunks(distances, (queries, candidates[:, first:])), features)
 
 
 def fit_nnguide(features: ArrayLike, logits: ArrayLike) -> Neighbours:
@@ -92,11 +94,9 @@ def nnguide(neighbours: Neighbours, features: Array, logits: Array, k: int = 10,
     features = _queries(neighbours.bank, features, k, block)
     check_shape("logits", logits, f"[{features.shape[0]}, K]")
 
-    def guidance(own: Array) -> Array:
-        prepare = lambda part: (part, jnp.zeros(len(part), jnp.float32))  # noqa: E731
-        return jnp.mean(largest_products(own, neighbours.bank, prepare, k, block)[0], axis=1)
-
-    return nan_unless_sound(energy(logits) * by_chunks(guidance, unit(features)), features)
+    prepare = lambda part: (part, jnp.zeros(len(part), jnp.float32))  # noqa: E731
+    values, _ = largest_products(unit(features), neighbours.bank, prepare, k, block)
+    return nan_unless_sound(energy(logits) * jnp.mean(values, axis=1), features)
 
 
 def _bank(features: ArrayLike) -> Array:

@@ -26,6 +26,12 @@ PROBE = ["--backbone", NETWORK, "--image-size", "14", "--epochs", "3"]
 PROBE += ["--batch-size", "101", "--scores", "mahalanobis", "energy"]
 SCENES = ["--estimator-steps", "4", "--batch-size", "2", "--crop", "28", "28", "--channels", "4", "--methods", "lr"]
 SCENES += ["--image-height", "28", "--object-share", "0.3", "0.8", "--variant", "d-d"]
+# both stages: a network with batch norms and a flow; a segmentor with mixtures and the estimator
+WHOLE = {
+    "quantod": ["--image-size", "8", "--epochs", "1", "--flow-epochs", "1", "--blocks", "1", "--width", "8"],
+    "uem": [*SCENES, "--variant", "g-d", "--steps", "3"],
+}
+WHOLE["quantod"] += ["--outliers", "gratings", "--scores", "quantod", "energy"]
 ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 
 
@@ -111,21 +117,36 @@ def test_a_run_of_two_survives_a_kill_and_is_that_of_one(command, killed, flags,
     compare(tmp_path / "one" / "run", tmp_path / "0" / "run")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("command", WHOLE)
+def test_two_processes_train_both_stages_as_one(command, tmp_path):
+    given = [*WHOLE[command], "--run", "run"]
+    ended = together(command, tmp_path, given)
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert alone(command, [*given, "--workdir", str(tmp_path / "one")]) == 0
+    compare(tmp_path / "one" / "run", tmp_path / "0" / "run", within=1e-2, stray=0.05)
+
+
 def alone(command: str, given: Sequence[str]) -> int:
     from experiments import quantod, uem
 
     return {"quantod": quantod, "uem": uem}[command].main(list(given))
 
 
-def compare(one: Path, two: Path) -> None:
-    """The files of two runs hold the same numbers, but for clocks and the summary of devices."""
+def compare(one: Path, two: Path, within: float = 1e-3, stray: float = 0.0) -> None:
+    """The files of two runs hold the same numbers, but for clocks and the summary of devices.
+
+    At most a share `stray` of an array may lie further apart than `within` of its largest number: Adam makes whole
+    steps of gradients that are rounding alone. Biases of keys have no others, and are left out.
+    """
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     for file in sorted(one.rglob("*.safetensors")):
         wanted, found = (flatten(read_safetensors(run / file.relative_to(one))) for run in (one, two))
         assert wanted.keys() == found.keys()
         for name, array in wanted.items():
-            largest = np.abs(array).max()
-            np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-3 * largest, err_msg=f"{file.name} {name}")
+            if array.size and not name.endswith("qkv/bias"):
+                apart = np.abs(found[name] - array) > within * np.abs(array).max()
+                assert np.mean(apart) <= stray, f"{file.name} {name}: {found[name][apart]} against {array[apart]}"
     first, second = (json.loads((run / "results.json").read_text()) for run in (one, two))
     assert second["device"] == "2 x cpu, 2 processes"
     for row, other in zip(first["rows"], second["rows"], strict=True):

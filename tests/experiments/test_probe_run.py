@@ -57,6 +57,7 @@ def run(published, tmp_path_factory):
     return next(workdir.glob("quantod-*"))
 
 
+@pytest.mark.long
 def test_the_command_runs_whole_on_class_tokens(run):
     results = json.loads((run / "results.json").read_text())
     assert {row["method"] for row in results["rows"]} == {"quantod", "odin"}

@@ -51,7 +51,7 @@ FLOORS = {
     "react": ("digits_8_9", 76.0),
     "ash_p": ("digits_8_9", 73.0),
     "ash_b": ("digits_8_9", 71.0),
-    "ash_s": ("digits_8_9", 44.0),
+    "ash_s": ("digits_8_9", 40.0),
     "scale": ("digits_8_9", 65.0),
     "dice": ("digits_8_9", 67.0),
     "fdbd": ("digits_8_9", 76.0),

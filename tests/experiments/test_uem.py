@@ -208,6 +208,7 @@ def start(config):
     return sets, network, jax.tree.map(np.array, stages.final(config, variables))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_second_stage_leaves_a_frozen_segmentor_bit_identical(tmp_path, frozen):
     config = settings(freeze_statistics=frozen)
@@ -226,6 +227,7 @@ def test_the_second_stage_leaves_a_frozen_segmentor_bit_identical(tmp_path, froz
     assert same == frozen  # the released code lets the batch statistics drift
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(segmentation.FINE_TUNINGS))
 def test_fine_tuned_baselines_change_the_last_layer_alone(tmp_path, name):
     config = settings(variant="d-d")
@@ -244,6 +246,7 @@ def test_fine_tuned_baselines_change_the_last_layer_alone(tmp_path, name):
     assert maps["prediction"].max() < 7
 
 
+@pytest.mark.long
 def test_preset_paper_standardises_what_the_segmentor_says():
     config = settings(preset="paper", variant="g-g")
     sets, network, segmentor = start(config)

@@ -33,6 +33,16 @@ def test_reading_the_bank_in_blocks_is_exact(rng, block):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 40])
+def test_more_queries_than_meet_the_bank_at_once(rng, k):
+    """300 rows in two chunks, and of 40 neighbours the nearest 17 are not looked at again."""
+    bank, queries = rng.normal(size=(500, 4)), rng.normal(size=(300, 4))
+    want = 0.5 * np.sort(((queries[:, None] - bank[None]) ** 2).sum(axis=2), axis=1)[:, k - 1]
+    neighbours = scores.fit_neighbours(bank, normalise=False)
+    got = jax.jit(lambda n, q: scores.knn(n, q, k, normalise=False, block=200))(neighbours, queries.astype(np.float32))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_a_row_of_zeros_is_no_nan():
     neighbours = scores.fit_neighbours(np.array([[0.0, 0.0], [1.0, 0.0]]))
     np.testing.assert_allclose(scores.knn(neighbours, jnp.asarray([[0.0, 0.0], [1.0, 0.0]]), 2), [1.0, 1.0])
