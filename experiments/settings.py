@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+NO_SETS = "none"  # for flags that name the sets to evaluate on: thresholds alone, which need inliers alone
 # Where a run happens, or whether it may go on: no part of what it computes. Each command adds its own.
 PLACE = ("workdir", "data_dir", "run", "resume", "overwrite", "debug", "hosts", "tensorboard")
 

@@ -139,6 +139,7 @@ def run(flags: UEM) -> int:
     noted = " ".join(filter(None, (outcome.note(config), warning)))
     results = {
         "rows": rows,
+        "datasets": list(sets.evaluation),
         "miou": miou,
         "miou_after": how,
         "calibration": threshold,

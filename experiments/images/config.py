@@ -45,7 +45,6 @@ BackboneName = Literal[
 ]
 # names, beside the outlier sets, of the test inliers, of those held out, and of what a flow was trained on
 INLIER, HELD_OUT, TRAINING = "inlier", "held out", "training rows"
-NO_OUTLIERS = "none"
 WINNER = "energy_quantod_layers"  # chosen on inliers and synthetic outliers, docs/methods.md
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
@@ -152,7 +151,7 @@ class Settings(QuantOD):
     @property
     def outlier_sets(self) -> tuple[str, ...]:
         """The outlier sets, none of them for --outliers none."""
-        return () if self.outliers == (NO_OUTLIERS,) else self.outliers
+        return () if self.outliers == (shared.NO_SETS,) else self.outliers
 
 
 # The bundled demonstration: sizes at which two CPU cores need about a minute.
@@ -257,10 +256,10 @@ def check(settings: Settings) -> None:
     shared.check_data_dir(settings)
     if not settings.outliers:
         raise ValueError("--outliers must name at least one set, got none")
-    if NO_OUTLIERS in settings.outliers and settings.outlier_sets:
+    if shared.NO_SETS in settings.outliers and settings.outlier_sets:
         raise ValueError(
-            f"--outliers {NO_OUTLIERS} stands alone, got {' '.join(settings.outliers)}; a set of that name is given as "
-            f"NAME=/path"
+            f"--outliers {shared.NO_SETS} stands alone, got {' '.join(settings.outliers)}; a set of that name is given "
+            "as NAME=/path"
         )
     check_choices("--scores", settings.scores, methods.names())
     check_choices("--detector", (settings.detector,), settings.scores)

@@ -56,8 +56,8 @@ class UEM(shared.Flags):
     masks/. Default: bundled for streets, coco otherwise."""
     evaluate: tuple[str, ...] | None = None
     """Evaluation sets: road_anomaly, fs_laf, smiyc_at, smiyc_ot, or <inlier>_mix, the inlier test scenes with objects
-    pasted that training never showed. Commas or spaces separate them. Default: streets_mix for streets, road_anomaly
-    and fs_laf otherwise."""
+    pasted that training never showed. Commas or spaces separate them; none: a threshold alone, which needs no outlier.
+    Default: streets_mix for streets, road_anomaly and fs_laf otherwise."""
     image_height: int | None = None
     """Resize every image to this height in pixels. Default: as they are."""
     preset: Literal["reference", "paper", "short"] | None = None
@@ -146,6 +146,11 @@ class Settings(UEM):
     hue: float
     precision: Precision
     workers: int
+
+    @property
+    def evaluation_sets(self) -> tuple[str, ...]:
+        """The evaluation sets, none of them for --evaluate none."""
+        return () if self.evaluate == (shared.NO_SETS,) else self.evaluate
 
 
 # The bundled demonstration: sizes at which two CPU cores need under four minutes.
@@ -250,12 +255,15 @@ def check(settings: Settings) -> None:
 
 def _check_sets(settings: Settings) -> None:
     if not settings.evaluate:
-        raise ValueError("--evaluate must name at least one set, got none")
+        raise ValueError(f"--evaluate must name at least one set, or {shared.NO_SETS}; it names nothing")
+    if shared.NO_SETS in settings.evaluation_sets:
+        raise ValueError(f"--evaluate {shared.NO_SETS} stands alone, got {' '.join(settings.evaluate)}; leave it out")
     own = settings.inlier + MIX
-    for name in settings.evaluate:
+    for name in settings.evaluation_sets:
         if name.endswith(MIX) and name != own:
             raise ValueError(f"--evaluate {name} needs --inlier {name.removesuffix(MIX)}; with this inlier set: {own}")
-    check_choices("--evaluate", settings.evaluate, ("road_anomaly", "fs_laf", "smiyc_at", "smiyc_ot", own))
+    if settings.evaluation_sets:
+        check_choices("--evaluate", settings.evaluation_sets, ("road_anomaly", "fs_laf", "smiyc_at", "smiyc_ot", own))
     check_choices("--methods", settings.methods, METHODS)
     if settings.baselines and settings.variant != "d-d":
         raise ValueError(f"--baselines fine-tune a linear head: give --variant d-d, got {settings.variant}")

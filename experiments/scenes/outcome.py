@@ -43,7 +43,7 @@ def note(config: Settings) -> str:
 
 def sizes(sets: Sets) -> str:
     """The number of scenes and objects of every set."""
-    evaluation = ", ".join(f"{name} {len(scenes):,}" for name, scenes in sets.evaluation.items())
+    evaluation = ", ".join(f"{name} {len(scenes):,}" for name, scenes in sets.evaluation.items()) or "none"
     return (
         f"inlier scenes: {len(sets.train):,} to train, {len(sets.test):,} to test, {len(sets.class_names)} classes; "
         f"objects to paste: {len(sets.objects):,}; evaluation: {evaluation}"

@@ -42,7 +42,7 @@ def open_sets(config: Settings) -> Sets:
     train = _scenes(config, config.inlier, "train")
     test = _scenes(config, config.inlier, "test" if config.inlier != "cityscapes" else "val")
     objects = {split: open_objects(config.objects, config.data_dir, split) for split in _parts_of_objects(config)}
-    published = {name: _scenes(config, name, "test") for name in config.evaluate if not name.endswith(MIX)}
+    published = {name: _scenes(config, name, "test") for name in config.evaluation_sets if not name.endswith(MIX)}
     content = {
         "inlier_content": digest(train, test),
         "objects_content": digest(*objects.values()),
@@ -54,7 +54,7 @@ def open_sets(config: Settings) -> Sets:
         name: published[name]
         if name in published
         else PastedScenes(kept_test, objects["test"], PASTE_SEED, share=config.object_share)
-        for name in config.evaluate
+        for name in config.evaluation_sets
     }
     return Sets(kept_train, kept_test, pasted, evaluation, tuple(train.class_names), content)
 
@@ -80,7 +80,7 @@ def check_sets(config: Settings, sets: Sets) -> None:
 
 def _parts_of_objects(config: Settings) -> tuple[str, ...]:
     """The splits that the run reads: unseen objects only where they are pasted."""
-    return ("train", "test") if any(name.endswith(MIX) for name in config.evaluate) else ("train",)
+    return ("train", "test") if any(name.endswith(MIX) for name in config.evaluation_sets) else ("train",)
 
 
 def _scenes(config: Settings, name: str, split: str) -> Any:

@@ -56,8 +56,9 @@ def write_scenes(
     `results` holds rows, one per variant, method and evaluation set (variant, method, dataset, ap, fpr95, auroc,
     component_f1 in percent, the last None where not measured, score_seconds, images_per_second), and miou ({before,
     after} the second stage, percent), parameters, inlier, config, versions, device, seed, seconds. The positive class
-    is the outlier. note and further keys are as in write_results. `scenes` per evaluation set become rows of maps,
-    `class_names` [K] the legend of those that hold predicted classes.
+    is the outlier. Without rows `datasets` must be [], as `outliers` in write_results; note and further keys are as
+    there. `scenes` per evaluation set become rows of maps, `class_names` [K] the legend of those that hold predicted
+    classes.
 
     Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
     """

@@ -13,15 +13,23 @@ from quantjax.report.tables import ap_fpr_table, auroc_component_table, percent,
 
 def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]) -> str:
     """The page as text; raises ValueError for maps that do not fit their image."""
-    table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
     sections = [
         markup.tiles(_tiles(results)),
-        markup.section("results", table.title, markup.table(table)),
-        *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
-        markup.section("more", "More tables", "".join(map(markup.titled_table, more))),
+        *(_evaluation(results, examples, class_names) if results["rows"] else []),
         markup.settings(results, ("config", "versions"), hidden=("rows", "miou", "miou_after", "note")),
     ]
     return markup.document(_title(results), results.get("note"), sections)
+
+
+def _evaluation(
+    results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]
+) -> list[str]:
+    table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
+    return [
+        markup.section("results", table.title, markup.table(table)),
+        *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
+        markup.section("more", "More tables", "".join(map(markup.titled_table, more))),
+    ]
 
 
 def to_text(results: Mapping[str, Any]) -> str:
@@ -34,6 +42,8 @@ def to_text(results: Mapping[str, Any]) -> str:
         f"{_how(results)}. "
         f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
     ]
+    if not results["rows"]:
+        return "\n\n".join([*parts, "No evaluation set was given: nothing was evaluated."]) + "\n"
     for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
@@ -49,8 +59,14 @@ def _how(results: Mapping[str, Any]) -> str:
 
 
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    miou = results["miou"]
+    before = f"{percent(miou['before'])} before the second stage{_how(results)}"
+    known = ("Inlier mIoU", percent(miou["after"]), before)
+    run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}")
+    if not results["rows"]:
+        return [("Outliers", "none", "nothing was evaluated"), known, run]
     best = max(results["rows"], key=lambda row: row["ap"])
-    miou, sets = results["miou"], unique(row["dataset"] for row in results["rows"])
+    sets = unique(row["dataset"] for row in results["rows"])
     fastest = max(row["images_per_second"] for row in results["rows"])
     return [
         (
@@ -58,9 +74,9 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{best['ap']:.2f} %",
             f"FPR95 {best['fpr95']:.2f} %",
         ),
-        ("Inlier mIoU", percent(miou["after"]), f"{percent(miou['before'])} before the second stage{_how(results)}"),
+        known,
         ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
-        ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
+        run,
     ]
 
 

@@ -19,6 +19,7 @@ class Schema(NamedTuple):
     numbers: tuple[str, ...]  # of a row, not negative: seconds, images per second
     unknown: tuple[str, ...] = ()  # rates that may be None: there was nothing to measure
     nested: Mapping[str, tuple[str, ...]] = {}  # key of the results -> keys that it must hold
+    sets: str = "outliers"  # key of the results: the sets that rows are of; [] where nothing was to be evaluated
     percent: tuple[str, ...] = ()  # keys of the results: a rate in percent, or several by name, None: not measured
 
 
@@ -51,6 +52,7 @@ SEGMENTATION = Schema(
     numbers=("score_seconds", "images_per_second"),
     unknown=("component_f1",),
     nested={"miou": ("before", "after")},
+    sets="datasets",
     percent=("miou",),
 )
 
@@ -60,7 +62,7 @@ def check_results(results: Mapping[str, Any], schema: Schema = IMAGES) -> None:
     _check_keys("results", results, schema.keys)
     for key, wanted in schema.nested.items():
         _check_keys(f"results[{key!r}]", results[key], wanted)
-    if not results["rows"] and results.get("outliers") != []:
+    if not results["rows"] and results.get(schema.sets) != []:
         named = " and ".join(schema.identity)
         raise ValueError(f"results['rows'] must hold at least one row (one for each {named}), got none")
     for index, row in enumerate(results["rows"]):

@@ -128,6 +128,59 @@ def test_a_given_segmentor_skips_the_first_stage(small, workdir, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
+def test_a_run_without_evaluation_sets_calibrates_on_inliers_alone(small, workdir, capsys):
+    from experiments.tables import main as tables
+
+    command = ["--workdir", str(workdir), "--run", "alone", "--segmentor", str(small / storage.SEGMENTOR), *SMALL]
+    assert main([*command, "--evaluate", "none"]) == 0
+    assert "nothing was evaluated" in capsys.readouterr().out
+    alone, own = results_of(workdir / "alone"), results_of(small)
+    assert (alone["rows"], alone["datasets"]) == ([], [])
+    assert own["datasets"] == ["streets_mix"]
+    assert alone["calibration"] == own["calibration"]  # the same segmentor, crops and objects to train on
+    assert alone["miou"] == own["miou"]
+    report = (workdir / "alone" / "report.html").read_text()
+    assert "data:image/png" not in report
+    assert "nothing was evaluated" in report
+    detector = json.loads((workdir / "alone" / "detector" / "detector.json").read_text())
+    assert detector["threshold"] == own["calibration"]["threshold"]
+    assert tables([str(workdir / "alone"), str(small)]) == 0
+    assert f"{alone['miou']['after']:.2f}" in capsys.readouterr().out
+
+
+def test_predict_marks_files_as_the_run_judged_them_at_its_own_height(small, tmp_path, capsys):
+    """Scenes of twice the run's 28 rows: its reader and scorer on one side, the command on the files on the other."""
+    from experiments import predict
+    from quantjax import detector
+    from quantjax.data.pairs import resized
+
+    scenes = [row for row in streets.Streets("test", (56, 112))]
+    for index, row in enumerate(scenes):
+        Image.fromarray(row["image"]).save(tmp_path / f"{index}.png")
+    loaded = detector.load(small / "detector")
+    assert predict.main(["--run", str(small), "--json", *(str(tmp_path / f"{i}.png") for i in range(len(scenes)))]) == 0
+    marked = [json.loads(line)["unknown_percent"] for line in capsys.readouterr().out.splitlines()]
+
+    at_28 = detector.predictor(loaded._replace(image_height=None)).predict
+    seen = [at_28(resized(row, 28)["image"]) for row in scenes]
+    assert marked == pytest.approx([100.0 * maps.outlier.mean() for maps in seen])  # each pixel stands for 2 x 2
+    assert any(0.0 < share < 100.0 for share in marked)
+
+    run = detector.predictor(loaded).predict
+    whole = [{"prediction": run(row["image"]).label} for row in scenes]
+    small_ = [{"prediction": maps.label} for maps in seen]
+    classes = len(loaded.class_names)
+    found = segmentation.mean_iou(iter_of(whole), scenes, classes)
+    wanted = segmentation.mean_iou(iter_of(small_), [resized(row, 28) for row in scenes], classes)
+    assert found == pytest.approx(wanted, abs=0.02)  # labels of 28 rows are a quarter of those of 56
+
+
+def iter_of(maps):
+    """A scorer that has its maps already, in the order of the scenes."""
+    left = iter(maps)
+    return lambda image: next(left)
+
+
 def settings(**options) -> UEM:
     small = {"steps": 6, "estimator_steps": 3, "batch_size": 2, "crop": (28, 56), "channels": 8, "image_height": 28}
     return resolve(UEM(**small, **options), accelerator=False)
@@ -239,6 +292,8 @@ BAD = {
     "crop": (["--crop", "30", "56"], "--crop must be multiples of 14 pixels.*nearest are 28 56"),
     "stride": (["--stride", "200", "10"], "--stride must lie between 1 and the window"),
     "set": (["--evaluate", "road_anomaly,nowhere"], "--evaluate must be of .*got 'nowhere'"),
+    "none among sets": (["--evaluate", "none,streets_mix"], "--evaluate none stands alone, got none streets_mix"),
+    "no set": (["--evaluate", ","], "--evaluate must name at least one set, or none"),
     "twice": (["--evaluate", "streets_mix,streets_mix"], "stands there twice"),
     "foreign mix": (["--evaluate", "camvid_mix"], "needs --inlier camvid"),
     "baseline": (["--baselines", "rba"], "give --variant d-d, got g-d"),
