@@ -91,3 +91,11 @@ def test_leading_axes_and_samples(fitted):
     assert rows.shape == (6, D)
     np.testing.assert_allclose(log_prob, log_likelihood(flow, params, rows), rtol=1e-4, atol=1e-3)
     assert distribution.sample(seed=jax.random.key(3)).shape == (D,)
+
+
+def test_a_latent_of_several_normals():
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(6, D)), jnp.float32)
+    flow = quantod(dimension=D, blocks=1, layers=0, width=4, mixing="permutation", start="identity", components=3)
+    params = flow.init(jax.random.key(0), x)
+    expected = log_likelihood(flow, params, x)
+    np.testing.assert_allclose(as_distrax(flow, params, D).log_prob(x), expected, rtol=1e-5)
