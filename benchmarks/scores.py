@@ -4,7 +4,7 @@
     python benchmarks/scores.py --dimensions 2048 --methods knn mahalanobis     (a part of it)
 
 The peers want an environment of their own: pip install -c constraints.txt -e . torch torchvision pytorch-ood==0.4.0
-faiss-cpu. About 40 min on 2 quiet CPU cores with all dimensions, 6 min with --dimensions 128. Goals: knn at least 2x
+faiss-cpu. On 2 CPU cores 128 dimensions take about half an hour, 2,048 hours: choose methods. Goals: knn at least 2x
 scikit-learn and 1x faiss's flat index; every other at least 5x pytorch-ood.
 
 50,000 training rows, 10,000 queries, non-negative correlated features, a linear head that both are given. Both sides
