@@ -120,7 +120,7 @@ def run(flags: QuantOD) -> int:
             # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
             spent = before or train.seconds
             fit_seconds[name] = time.perf_counter() - begun + spent if method.learns_from else 0.0
-        inputs = outputs | ({TRAINING: features.rows_of(train, fit_rows)} if name == "quantod" else {})
+        inputs = outputs | ({TRAINING: fit_on} if name == "quantod" else {})
         scored[name] = score_sets(method, fitted[name], extractor, images, inputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone

@@ -19,6 +19,7 @@ from quantjax.types import Array
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 CENTRES_AT_ONCE = 8  # rows are read once for so many
+FEW_CENTRES = 16  # up to so many, differences cost no more than the products that would save them
 
 
 def standard_log_density(x: Array) -> Array:

@@ -38,7 +38,6 @@ Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rb
 METHODS: tuple[Method, ...] = Method.__args__  # type: ignore[attr-defined]
 COMPARED = tuple(method for method in METHODS if method != "msp_probability")  # it ranks as msp until it saturates
 Pair = tuple[int, int]
-SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")  # trained in stage 1, there are no published weights
 MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted
 
 
@@ -193,6 +192,8 @@ def parse(argv: list[str] | None = None) -> UEM:
 
 def resolve(config: UEM, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
+    from quantjax.extractors import SCRATCH
+
     bundled = config.inlier == "streets"
     config = fill(config, **(DEMONSTRATION if bundled else FULL_SIZE))
     config = fill(config, crop=_whole_cells(config, DEMONSTRATION_CROP if bundled else FULL_CROP))
@@ -270,6 +271,8 @@ def _check_sets(settings: Settings) -> None:
 
 
 def _check_weights(settings: Settings) -> None:
+    from quantjax.extractors import SCRATCH
+
     given = settings.backbone_weights is not None
     if given and settings.backbone in SCRATCH:
         raise ValueError(f"--backbone-weights: {settings.backbone} is trained here and takes none; choose another one")

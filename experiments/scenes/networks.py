@@ -6,8 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.scenes.config import SCRATCH, Settings
-from quantjax.extractors import FEATURE_BACKBONES
+from experiments.scenes.config import Settings
+from quantjax.extractors import FEATURE_BACKBONES, SCRATCH
 from quantjax.heads.gmm import GmmSettings
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor, make_estimator, make_segmentor
 from quantjax.types import Preprocessing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.scenes.config import SCRATCH, Settings
+from experiments.scenes.config import Settings
+from quantjax.extractors import SCRATCH
 from quantjax.scores import Standardisation
 from quantjax.segmentation import Scales
 from quantjax.types import PyTree

@@ -13,10 +13,11 @@ from experiments import settings
 from experiments.hosts import is_first
 from experiments.progress import OpenProgress
 from experiments.scenes import calibration
-from experiments.scenes.config import SCRATCH, Settings
+from experiments.scenes.config import Settings
 from experiments.scenes.sets import Sets
 from experiments.scenes.stages import Stage
 from quantjax import detector
+from quantjax.extractors import SCRATCH
 from quantjax.report import Example, write_scenes
 from quantjax.segmentation import Estimator, Segmentor
 from quantjax.types import PyTree

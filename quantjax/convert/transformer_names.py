@@ -56,25 +56,33 @@ FACEBOOK = Family(
     "offset",
 )
 
+
+def _hugging_face(layer: str) -> dict[str, str]:
+    """What its DINOv2 and its ViT name alike; `layer` stands before the names of a block."""
+    return {
+        r"embeddings\.cls_token": "class_token",
+        r"embeddings\.position_embeddings": "positions",
+        r"embeddings\.patch_embeddings\.projection": "patches",
+        **_parts(
+            (layer + rf"attention\.(?:attention\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
+            r"block_\1/attention/qkv",
+        ),
+        layer + r"attention\.(?:output\.dense|o_proj)": r"block_\1/attention/out",
+        r"layernorm": "norm",
+    }
+
+
 _LAYER = r"encoder\.layer\.(\d+)\."
 HUGGING_FACE = Family(
     r"embeddings\.cls_token$",
     r"(dinov2|dinov2_with_registers)\.",
     {
-        r"embeddings\.cls_token": "class_token",
-        r"embeddings\.position_embeddings": "positions",
+        **_hugging_face(_LAYER),
         r"embeddings\.register_tokens": "registers",
-        r"embeddings\.patch_embeddings\.projection": "patches",
         _LAYER + r"norm(\d)": r"block_\1/norm\2",
-        **_parts(
-            (_LAYER + rf"attention\.(?:attention\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
-            r"block_\1/attention/qkv",
-        ),
-        _LAYER + r"attention\.(?:output\.dense|o_proj)": r"block_\1/attention/out",
         _LAYER + r"layer_scale(\d)\.lambda1": r"block_\1/scale\2",
         _LAYER + r"mlp\.fc1": r"block_\1/mlp/in",
         _LAYER + r"mlp\.fc2": r"block_\1/mlp/out",
-        r"layernorm": "norm",
     },
     r"embeddings\.mask_token|classifier\..*",
 )
@@ -85,19 +93,11 @@ HUGGING_FACE_VIT = Family(
     r"(encoder\.layer|layers)\.0\.layernorm_before\.weight$",
     r"vit\.",
     {
-        r"embeddings\.cls_token": "class_token",
-        r"embeddings\.position_embeddings": "positions",
-        r"embeddings\.patch_embeddings\.projection": "patches",
+        **_hugging_face(_LAYER),
         _LAYER + "layernorm_before": r"block_\1/norm1",
         _LAYER + "layernorm_after": r"block_\1/norm2",
-        **_parts(
-            (_LAYER + rf"attention\.(?:attention\.{n}|{n[0]}_proj)" for n in ("query", "key", "value")),
-            r"block_\1/attention/qkv",
-        ),
-        _LAYER + r"attention\.(?:output\.dense|o_proj)": r"block_\1/attention/out",
         _LAYER + r"(?:intermediate\.dense|mlp\.fc1)": r"block_\1/mlp/in",
         _LAYER + r"(?:output\.dense|mlp\.fc2)": r"block_\1/mlp/out",
-        r"layernorm": "norm",
     },
     r"embeddings\.mask_token|pooler\..*|classifier\..*",
 )

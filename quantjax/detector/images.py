@@ -139,18 +139,17 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
 def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
     """Undo `content`; raises ValueError, TypeError, KeyError or AttributeError when it says something else."""
     shared, size = from_content(content), int(content["image_size"])
+    seen = shared["preprocessing"].side or size
     name, settings = score_from_content(content)
     if shared["backbone"] == OWN:
         shared["backbone"], variables = network.from_arrays(arrays, "backbone")
         arrays = {key: array for key, array in arrays.items() if not key.startswith("backbone/")}
-        dimension = network.sizes(shared["backbone"], variables, shared["preprocessing"].side or size).dimension
+        dimension = network.sizes(shared["backbone"], variables, seen).dimension
         expected: PyTree = {"score": methods.get(name).template(settings, dimension, len(shared["class_names"]))}
         restored = {"backbone": variables, **trees.restore(arrays, expected)}
     else:
         check_choice("backbone", shared["backbone"], BACKBONES)
-        expected = template(
-            shared["backbone"], shared["class_names"], shared["preprocessing"].side or size, name, settings
-        )
+        expected = template(shared["backbone"], shared["class_names"], seen, name, settings)
         restored = trees.restore(arrays, expected)
     return Detector(
         variables=restored["backbone"],

@@ -7,6 +7,8 @@ front); those of ResNet-18 and 50 are a 1x1 convolution with batch norm wherever
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -52,15 +54,21 @@ class BasicBlock(nn.Module):
 def _run(
     module: nn.Module, images: Array, mode: Mode, widths: tuple[int, ...], blocks: int, project: bool
 ) -> ClassifierOutput:
-    """Stem, groups of blocks and head, as submodules of `module`."""
+    """Stem, groups of basic blocks and head, as submodules of `module`."""
     check_images(images, module.folded, mode.train)
     x = nn.relu(ConvNorm(widths[0], 3, 1, module.dtype, module.folded, name="stem")(images, mode))
+    return _behind_stem(module, x, mode, partial(BasicBlock, project=project), [(width, blocks) for width in widths])
+
+
+def _behind_stem(
+    module: nn.Module, x: Array, mode: Mode, block: Callable[..., nn.Module], groups: Sequence[tuple[int, int]]
+) -> ClassifierOutput:
+    """Groups of (features, number) blocks, each but the first halving the sides, and head; maps begin with `x`."""
     maps = {"stem": x}
-    for group, features in enumerate(widths, 1):
-        for i in range(blocks):
-            stride = 2 if group > 1 and i == 0 else 1
-            block = BasicBlock(features, stride, project, module.dtype, module.folded, name=f"group{group}_{i}")
-            x = block(x, mode)
+    for group, (features, number) in enumerate(groups, 1):
+        for i in range(number):
+            stride, name = 2 if group > 1 and i == 0 else 1, f"group{group}_{i}"
+            x = block(features, stride, dtype=module.dtype, folded=module.folded, name=name)(x, mode)
         maps[f"group{group}"] = x
     logits, out = Head(module.num_classes, name="head")(x)
     return ClassifierOutput(logits, out, maps)
@@ -146,11 +154,4 @@ class ResNet50(nn.Module):
         mode = Mode(train, mask, axis_name)
         x = nn.relu(ConvNorm(64, 7, 2, self.dtype, self.folded, name="stem")(images, mode))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        maps = {"stem": x}
-        for group, (features, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
-            for i in range(blocks):
-                stride = 2 if group > 1 and i == 0 else 1
-                x = Bottleneck(features, stride, self.dtype, self.folded, name=f"group{group}_{i}")(x, mode)
-            maps[f"group{group}"] = x
-        logits, out = Head(self.num_classes, name="head")(x)
-        return ClassifierOutput(logits, out, maps)
+        return _behind_stem(self, x, mode, Bottleneck, ((64, 3), (128, 4), (256, 6), (512, 3)))

@@ -18,8 +18,6 @@ from quantjax import gaussian
 from quantjax.checks import check_shape
 from quantjax.types import Array, PyTree
 
-MANY = 16  # centres of a latent whose distances are taken by a product: one difference each would take too long
-
 
 class Transform(Protocol):
     """One direction of a flow."""
@@ -185,10 +183,8 @@ def _latent_log_density(flow: Flow, params: PyTree, z: Array) -> Array:
     if flow.centres is None:
         return gaussian.standard_log_density(z)
     centres = flow.centres(params)
-    if len(centres) > MANY:
-        distances = gaussian.squared_distances_by_product(z, centres)
-    else:
-        distances = gaussian.squared_distances(z, centres)
+    few = len(centres) <= gaussian.FEW_CENTRES
+    distances = (gaussian.squared_distances if few else gaussian.squared_distances_by_product)(z, centres)
     constant = math.log(len(centres)) + 0.5 * z.shape[1] * gaussian.LOG_TWO_PI
     return jax.nn.logsumexp(-0.5 * distances, axis=1) - constant
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from quantjax.scores import LinearHead
 from quantjax.types import Array, ClassifierOutput, PyTree
+
+ROWS_AT_ONCE = 8192  # of `blocks`
 
 Settings = Mapping[str, Any]
 Input = Literal["logits", "features", "layers", "maps", "images"]
@@ -46,6 +50,13 @@ class TrainingRows(NamedTuple):
     """The network's last layer; None: methods that read it find it from features and logits, see scores.solve_head."""
     layers: Mapping[str, np.ndarray] | None = None
     """{name of a map: [N, 2 C]}, see extractors.layer_statistics; None where a method learns nothing from them."""
+
+
+def blocks(rows: TrainingRows) -> Iterator[TrainingRows]:
+    """The rows a part after the other, so that no device has to hold them all."""
+    arrays = {"features": rows.features, "labels": rows.labels, "logits": rows.logits, "layers": rows.layers}
+    for start in range(0, len(jax.tree.leaves(arrays)[0]), ROWS_AT_ONCE):
+        yield rows._replace(**jax.tree.map(itemgetter(slice(start, start + ROWS_AT_ONCE)), arrays))
 
 
 class Fitted(NamedTuple):
@@ -132,6 +143,11 @@ class Method(NamedTuple):
     """How many of them each class must have; read where `fit` learns from labels."""
     score_settings: tuple[str, ...] | None = None
     """Names of the settings that `score` takes; None: those of the defaults."""
+
+
+def named(family: Sequence[Method], name: str) -> Method:
+    """The method of that name among those of one file, which the registry does not hold yet."""
+    return next(method for method in family if method.name == name)
 
 
 def needs_network(method: Method) -> bool:

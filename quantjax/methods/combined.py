@@ -10,10 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.methods import gaussian, layers, logits, registry
-from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View, complete_settings, needs_network
+from quantjax.methods.base import (
+    Fitted,
+    Method,
+    Settings,
+    TrainingRows,
+    View,
+    blocks,
+    complete_settings,
+    named,
+    needs_network,
+)
 from quantjax.types import Array, ClassifierOutput, PyTree
-
-ROWS_AT_ONCE = 8192
 
 
 def combine(*parts: Method | str, name: str | None = None) -> Method:
@@ -83,7 +91,7 @@ def _of(method: Method, settings: Settings) -> Settings:
 
 def _with_scale(method: Method, fitted: Fitted, rows: TrainingRows) -> tuple[PyTree, Array, Array]:
     """(parameters, mean, deviation of the score on the training rows)."""
-    found = np.concatenate([np.asarray(method.score(*fitted, view), np.float64) for view in _views(rows)])
+    found = np.concatenate([np.asarray(method.score(*fitted, _view(part)), np.float64) for part in blocks(rows)])
     mean, deviation = found.mean(), found.std()
     if not (np.isfinite(mean) and deviation > 0.0):
         raise ValueError(
@@ -93,26 +101,16 @@ def _with_scale(method: Method, fitted: Fitted, rows: TrainingRows) -> tuple[PyT
     return fitted.params, jnp.asarray(mean, jnp.float32), jnp.asarray(deviation, jnp.float32)
 
 
-def _views(rows: TrainingRows) -> list[View]:
-    given = next(array for array in (rows.features, rows.logits) if array is not None)
-
-    def part(array: np.ndarray | None, start: int) -> Any:
-        return None if array is None else jnp.asarray(array[start : start + ROWS_AT_ONCE], jnp.float32)
-
-    def layers(start: int) -> Any:
-        return None if rows.layers is None else {name: part(array, start) for name, array in rows.layers.items()}
-
-    starts = range(0, len(given), ROWS_AT_ONCE)
-    return [View(ClassifierOutput(part(rows.logits, s), part(rows.features, s), {}), layers=layers(s)) for s in starts]
+def _view(rows: TrainingRows) -> View:
+    logits, features, layers = jax.tree.map(
+        lambda array: jnp.asarray(array, jnp.float32), (rows.logits, rows.features, rows.layers)
+    )
+    return View(ClassifierOutput(logits, features, {}), layers=layers)
 
 
-def _named(methods: tuple[Method, ...], name: str) -> Method:
-    return next(method for method in methods if method.name == name)
-
-
-_ENERGY = _named(logits.METHODS, "energy")
+_ENERGY = named(logits.METHODS, "energy")
 METHODS = (
-    combine(_ENERGY, _named(gaussian.METHODS, "mahalanobis_pp")),
-    combine(_ENERGY, _named(layers.METHODS, "mahalanobis_layers")),
-    combine(_ENERGY, _named(layers.METHODS, "quantod_layers")),
+    combine(_ENERGY, named(gaussian.METHODS, "mahalanobis_pp")),
+    combine(_ENERGY, named(layers.METHODS, "mahalanobis_layers")),
+    combine(_ENERGY, named(layers.METHODS, "quantod_layers")),
 )

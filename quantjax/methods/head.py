@@ -64,6 +64,13 @@ def _on_head(score: Callable[..., Array]) -> Any:
     return method_score
 
 
+def _on_both(score: Callable[..., Array]) -> Any:
+    def method_score(settings: Settings, params: PyTree, view: View) -> Array:
+        return score(params, view.output.features, view.output.logits, **settings)
+
+    return method_score
+
+
 def _shaping(name: str, paper: str, percentile: float, source: str) -> Method:
     return Method(
         name,
@@ -90,41 +97,23 @@ def _residual_template(settings: Settings, dimension: int, num_classes: int) -> 
     return scores.Residual(_shape(dimension), _shape(dimension, ANY), _shape())
 
 
-def _residual(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.residual(params, view.output.features)
-
-
-def _vim(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.vim(params, view.output.features, view.output.logits)
-
-
 # ---- boundaries, collapse, patterns, gradients
 
 
-def _fit_fdbd(rows: TrainingRows, settings: Settings) -> Fitted:
-    head, features, _ = _prepare(rows)
-    return Fitted(settings, scores.fit_fdbd(head, features))
+def _from_head(fit: Callable[[scores.LinearHead, np.ndarray], PyTree]) -> Any:
+    def method_fit(rows: TrainingRows, settings: Settings) -> Fitted:
+        head, features, _ = _prepare(rows)
+        return Fitted(settings, fit(head, features))
+
+    return method_fit
 
 
 def _fdbd_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
     return scores.Boundaries(_shape(dimension), _shape(num_classes, num_classes))
 
 
-def _fdbd(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.fdbd(params, view.output.features, view.output.logits)
-
-
-def _fit_nci(rows: TrainingRows, settings: Settings) -> Fitted:
-    head, features, _ = _prepare(rows)
-    return Fitted(settings, scores.fit_nci(head, features))
-
-
 def _nci_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
     return scores.Collapse(_shape(dimension), _shape(num_classes))
-
-
-def _nci(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.nci(params, view.output.features, view.output.logits, **settings)
 
 
 def _fit_she(rows: TrainingRows, settings: Settings) -> Fitted:
@@ -136,10 +125,6 @@ def _fit_she(rows: TrainingRows, settings: Settings) -> Fitted:
 
 def _she_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
     return _shape(num_classes, dimension)
-
-
-def _she(settings: Settings, params: PyTree, view: View) -> Array:
-    return scores.she(params, view.output.features, view.output.logits)
 
 
 def _gradnorm(settings: Settings, params: PyTree, view: View) -> Array:
@@ -154,7 +139,7 @@ _VIM = Method(
     "vim",
     "Wang et al., CVPR 2022",
     BOTH,
-    _vim,
+    _on_both(scores.vim),
     defaults={"principal": None},
     source="the paper's principal dimension: 1,000 of 2,048 features and more, 512 of 768 and more; of fewer half",
     learns_from=BOTH,
@@ -167,7 +152,10 @@ _VIM = Method(
 METHODS = (
     _VIM,
     _VIM._replace(
-        name="residual", paper="Wang et al., CVPR 2022, the residual alone", reads=("features",), score=_residual
+        name="residual",
+        paper="Wang et al., CVPR 2022, the residual alone",
+        reads=("features",),
+        score=_on_head(scores.residual),
     ),
     _shaping("react", "Sun, Guo and Li, NeurIPS 2021, on pooled features", 0.9, "the paper")._replace(
         fit=_fit_react, score_settings=("threshold",)
@@ -193,29 +181,29 @@ METHODS = (
         "fdbd",
         "Liu and Qin, ICML 2024",
         BOTH,
-        _fdbd,
+        _on_both(scores.fdbd),
         learns_from=BOTH,
         least_rows=_least_rows,
-        fit=_fit_fdbd,
+        fit=_from_head(scores.fit_fdbd),
         template=_fdbd_template,
     ),
     Method(
         "nci",
         "Liu and Qin, CVPR 2025",
         BOTH,
-        _nci,
+        _on_both(scores.nci),
         defaults={"alpha": 0.0},
         source="pytorch-ood 0.4.0",
         learns_from=BOTH,
         least_rows=_least_rows,
-        fit=_fit_nci,
+        fit=_from_head(scores.fit_nci),
         template=_nci_template,
     ),
     Method(
         "she",
         "Zhang et al., ICLR 2023",
         BOTH,
-        _she,
+        _on_both(scores.she),
         learns_from=("features", "labels", "logits"),
         fit=_fit_she,
         template=_she_template,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,11 +11,10 @@ import numpy as np
 from quantjax import scores
 from quantjax.checks import check_shape
 from quantjax.methods import flow, gaussian
-from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View
+from quantjax.methods.base import Fitted, Method, Settings, TrainingRows, View, blocks, named
 from quantjax.types import Array, PyTree
 
 MAPS, WIDTHS = "maps", "widths"  # names of the maps, and their numbers of statistics, as texts
-ROWS_AT_ONCE = 8192
 
 
 def on_layers(method: Method, *, source: str) -> Method:
@@ -33,8 +32,7 @@ def on_layers(method: Method, *, source: str) -> Method:
             raise ValueError(
                 f"maps must be of the network's maps {', '.join(sorted(rows.layers))}, got {', '.join(unknown)}"
             )
-        # a block at a time: statistics of all rows, once more on a device, would not fit
-        features = np.concatenate([np.asarray(_joined(part, names)) for part in _blocks(rows.layers)])
+        features = np.concatenate([np.asarray(_joined(part.layers, names)) for part in blocks(rows)])
         fitted = method.fit(rows._replace(features=features), _own(settings))
         widths = " ".join(str(rows.layers[name].shape[1]) for name in names)
         return fitted._replace(settings={**fitted.settings, MAPS: " ".join(names), WIDTHS: widths})
@@ -65,16 +63,8 @@ def on_layers(method: Method, *, source: str) -> Method:
     )
 
 
-def _blocks(layers: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    count = len(next(iter(layers.values())))
-    return [
-        {name: rows[start : start + ROWS_AT_ONCE] for name, rows in layers.items()}
-        for start in range(0, count, ROWS_AT_ONCE)
-    ]
-
-
-def _joined(layers: Mapping[str, Any], names: Sequence[str]) -> Array:
-    """Means and deviations [B, C] of each named map, each of length one, side by side."""
+def _joined(layers: Any, names: Sequence[str]) -> Array:
+    """Means and deviations [B, C] of each named map of {name: [B, 2 C]}, each of length one, side by side."""
     for name in names:
         check_shape(f"statistics of map {name}", layers[name], "[B, S]")
     halves = [half for name in names for half in jnp.split(jnp.asarray(layers[name], jnp.float32), 2, axis=1)]
@@ -85,12 +75,8 @@ def _own(settings: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key not in (MAPS, WIDTHS)}
 
 
-def _of(family: Sequence[Method], name: str) -> Method:
-    return next(method for method in family if method.name == name)
-
-
 SOURCE = "chosen here on inliers and synthetic outliers, docs/methods.md"
-_GAUSSIAN, _FLOW = _of(gaussian.METHODS, "mahalanobis"), _of(flow.METHODS, "quantod_pp")
+_GAUSSIAN, _FLOW = named(gaussian.METHODS, "mahalanobis"), named(flow.METHODS, "quantod_pp")
 METHODS = (
     on_layers(_GAUSSIAN, source=SOURCE)._replace(paper="Lee et al., NeurIPS 2018, 2.2, one covariance of all layers"),
     on_layers(_FLOW._replace(defaults={**_FLOW.defaults, "beta": 0.0}), source=SOURCE)._replace(name="quantod_layers"),

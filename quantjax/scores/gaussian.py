@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quantjax.checks import check_choice, check_finite, check_interval, check_labels, check_same_length, check_shape
-from quantjax.gaussian import squared_distances
+from quantjax.gaussian import FEW_CENTRES, squared_distances
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
-FEW_CLASSES = 16  # up to so many, differences cost no more than the products that would save them
 _ROWS_AT_ONCE = 8192  # bounds the float64 copies of the fit
 
 
@@ -210,7 +209,7 @@ def whiten(gaussian: TiedGaussian, features: Array) -> Array:
 def _half_distances(gaussian: TiedGaussian, features: Array) -> Array:
     """[B, D] -> [B, K]."""
     whitened = whiten(gaussian, features)
-    if gaussian.means.shape[0] <= FEW_CLASSES:
+    if gaussian.means.shape[0] <= FEW_CENTRES:
         return 0.5 * squared_distances(whitened, gaussian.means)
     return 0.5 * _many_distances(whitened, gaussian.means)
 

@@ -44,7 +44,7 @@ def test_a_sum_is_that_of_standardised_parts(rows):
 def test_blocks_of_rows_change_nothing(rows, monkeypatch):
     total = methods.get("energy_mahalanobis_pp")
     whole = total.fit(rows, total.defaults)
-    monkeypatch.setattr("quantjax.methods.combined.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("quantjax.methods.base.ROWS_AT_ONCE", 100)
     parts = total.fit(rows, total.defaults)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole.params, parts.params)
 
