@@ -2,7 +2,7 @@
 
     python -m experiments.quantod --workdir runs/
 
-With no other flag: the bundled demonstration (digits 0-7 against six outlier sets), about a minute on two CPU cores.
+With no other flag: the bundled demonstration (digits 0-7 against six outlier sets), under two minutes on two CPU cores.
 The paper's experiment, which trains both stages and wants a GPU:
 
     python -m experiments.quantod --workdir runs/ --inlier cifar10 --data-dir DATA --protocol paper

@@ -154,7 +154,7 @@ class Settings(QuantOD):
         return () if self.outliers == (shared.NO_SETS,) else self.outliers
 
 
-# The bundled demonstration: sizes at which two CPU cores need about a minute.
+# The bundled demonstration: sizes at which two CPU cores need under two minutes.
 DEMONSTRATION: dict[str, Any] = {
     "backbone": "wrn10_1",
     "blocks": 4,
