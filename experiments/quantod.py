@@ -36,6 +36,7 @@ def run(flags: QuantOD) -> int:
 
     from experiments import hosts, run_folder
     from experiments.images import classifier, features, flow, outcome
+    from experiments.images.config import goes_on
     from experiments.images.scoring import score_sets
     from experiments.images.sets import check_enough, check_every_class, content, held_out, load_sets, open_sources
     from experiments.progress import Progress
@@ -58,7 +59,8 @@ def run(flags: QuantOD) -> int:
     sets = load_sets(config, Progress, sources)
     num_classes = len(sets.class_names)
     given = classifier.read_weights(config, num_classes)
-    trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet
+    # --weights may hold a transformer that has no classifier yet; a classifier that goes on has seen all images
+    trains = not (given and given.finished) and not goes_on(config)
     kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
@@ -164,7 +166,7 @@ def note(config: Settings) -> str:
     """What kind of run this is, in a sentence."""
     if config.inlier != "digits":
         return f"Preset {config.preset}, protocol {config.protocol} (times are of the whole sets in either)."
-    stage1 = "given weights" if config.weights else f"{config.epochs} epochs"
+    stage1 = "given weights" if config.weights and config.objective == "cross_entropy" else f"{config.epochs} epochs"
     return (
         f"This is the bundled demonstration: digits 0-7, {config.backbone} for {stage1}, {config.blocks} "
         f"{config.flow} blocks of width {config.width} for {config.flow_epochs} epochs. The paper's experiment is "
@@ -175,6 +177,8 @@ def note(config: Settings) -> str:
 def sizes(sets: Any, kept_out: int) -> str:
     """The number of images of every set."""
     counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items()) or "none"
+    if sets.auxiliary is not None:
+        counts += f"; outliers to train with: {len(sets.auxiliary):,}"
     return (
         f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), "
         f"{len(sets.test_images):,} to test, {len(sets.class_names)} classes; outliers: {counts}"

@@ -76,8 +76,16 @@ class QuantOD(shared.Flags):
     """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
     (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
-    """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
-    transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
+    """Trained classifier (.npz, .safetensors, .pt): skips stage 1, or begins it with another --objective. Transformers
+    need it: published weights of the transformer, on which stage 1 trains the probe, or classifier.safetensors of a
+    finished run."""
+    objective: Literal["cross_entropy", "logit_norm", "outlier_exposure", "energy_margin", "vos"] = "cross_entropy"
+    """What stage 1 trains for: QuantOD's cross-entropy, or LogitNorm (temperature 0.04), outlier exposure (weight 0.5),
+    energy fine-tuning (margins -23 and -5, weight 0.1), VOS (1,000 features a class, 10,000 samples, weight 0.1, from
+    40 % of the epochs on), each as its paper says. With --weights the classifier goes on from there."""
+    auxiliary: str | None = None
+    """Set of outliers to train with, named as --outliers; its training images where it has any. For --objective
+    outlier_exposure and energy_margin; no set that is evaluated."""
     preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
@@ -101,7 +109,8 @@ class QuantOD(shared.Flags):
     q: float = 0.05
     """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
     epochs: int | None = None
-    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe."""
+    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe; 10, at a learning rate of
+    0.001, where an --objective goes on from --weights (energy fine-tuning)."""
     flow_epochs: int | None = None
     """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
     views: int | None = None
@@ -169,7 +178,8 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
-LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
+# of no run before them; where they are as runs before had them the run's name stays
+LATER = {"short_side": None, "network_size": None, "objective": "cross_entropy", "auxiliary": None}
 PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
 
 
@@ -182,11 +192,14 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
     from quantjax import flows, methods
     from quantjax.bundled.images import BUNDLED_OUTLIERS
+    from quantjax.classification import FINE_TUNING_EPOCHS
 
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
     config = _sizes(config)
     if probe:
         config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
+    elif goes_on(config):
+        config = fill(config, epochs=FINE_TUNING_EPOCHS)
     config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
     config = fill(
         config,
@@ -230,6 +243,11 @@ def is_probe(backbone: str | None) -> bool:
     return backbone in PROBES
 
 
+def goes_on(config: QuantOD) -> bool:
+    """Whether stage 1 trains given weights further."""
+    return config.weights is not None and config.objective != "cross_entropy"
+
+
 def check(settings: Settings) -> None:
     """Raise ValueError for values that no run can have."""
     from quantjax import methods
@@ -241,7 +259,8 @@ def check(settings: Settings) -> None:
     check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
     least |= {"accumulate": 1}
-    least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
+    ready = settings.weights and not is_probe(settings.backbone) and not goes_on(settings)
+    least |= {"epochs": 0 if ready else 1}
     shared.check_least(settings, least)
     if settings.batch_size % settings.accumulate:
         raise ValueError(
@@ -268,8 +287,40 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--weights-key {settings.weights_key} chooses within --weights: give that file, too")
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
+    check_objective(settings)
     if is_probe(settings.backbone):
         check_probe(settings)
+
+
+def check_objective(settings: Settings) -> None:
+    """Raise ValueError unless the objective suits the network and has the auxiliary outliers that it reads."""
+    from quantjax.classification import OBJECTIVES
+
+    reads = [name for name, how in OBJECTIVES.items() if how.auxiliary]
+    if settings.objective != "cross_entropy" and is_probe(settings.backbone):
+        raise ValueError(
+            f"--objective {settings.objective} trains a whole network, and that of --backbone {settings.backbone} is "
+            "frozen: leave --objective out, or name a convolutional network"
+        )
+    if settings.auxiliary is None:
+        if settings.objective in reads:
+            raise ValueError(
+                f"--objective {settings.objective} needs --auxiliary NAME, a set of outliers to train with"
+            )
+        return
+    if settings.objective not in reads:
+        raise ValueError(
+            f"--auxiliary {settings.auxiliary} is not read by --objective {settings.objective}: leave it out, or train "
+            f"with --objective {' or '.join(reads)}"
+        )
+    path = label_and_path(settings.auxiliary)[1]
+    known = {label_and_path(name)[1]: "--outliers" for name in settings.outlier_sets}
+    known[label_and_path(settings.inlier)[1]] = "--inlier"
+    if path in known:
+        raise ValueError(
+            f"--auxiliary {settings.auxiliary} stands under {known[path]}, too: a set to train with as outliers cannot "
+            "judge the result; name another set, or leave it out there"
+        )
 
 
 def check_probe(settings: Settings) -> None:
@@ -298,7 +349,7 @@ def identity(config: Settings) -> dict[str, Any]:
     from quantjax.data.content import file_digest
 
     settings = shared.computed(config, PLACE)
-    settings = {name: value for name, value in settings.items() if value is not None or name not in LATER}
+    settings = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
     return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 

@@ -22,6 +22,7 @@ from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
 HELD_OUT_SHARE = 0.2
+AUXILIARY = "auxiliary"  # in a split's place: training images where the set has any
 
 
 class Sets(NamedTuple):
@@ -34,6 +35,7 @@ class Sets(NamedTuple):
     outliers: dict[str, np.ndarray]  # name -> [., H, W, 3] uint8
     class_names: tuple[str, ...]  # [K]
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
+    auxiliary: np.ndarray | None = None  # [., H, W, 3] uint8, outliers to train with
 
 
 class Opened(NamedTuple):
@@ -61,7 +63,13 @@ def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
     found = {(config.inlier, split): opened(config.inlier, split) for split in ("train", "test")}
     _check_classes(config.inlier, *(_names(one.source) for one in found.values()))
     missing = [(name, "test") for name in dict.fromkeys(config.outlier_sets) if (name, "test") not in found]
-    return found | {key: opened(*key) for key in missing}
+    found |= {key: opened(*key) for key in missing}
+    if config.auxiliary is None:
+        return found
+    try:
+        return found | {(config.auxiliary, AUXILIARY): opened(config.auxiliary, "train")}
+    except ValueError:  # a set without splits
+        return found | {(config.auxiliary, AUXILIARY): opened(config.auxiliary, "test")}
 
 
 def _names(source: Any) -> tuple[str, ...]:
@@ -69,10 +77,16 @@ def _names(source: Any) -> tuple[str, ...]:
 
 
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
-    """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
+    """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets.
+
+    Outliers to train with have one of their own, where there are any.
+    """
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
     outliers = [sources[name, "test"].source for name in config.outlier_sets]
-    return {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+    found = {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+    if config.auxiliary is None:
+        return found
+    return found | {"auxiliary_content": digest(sources[config.auxiliary, AUXILIARY].source)}
 
 
 def load_sets(
@@ -80,8 +94,8 @@ def load_sets(
 ) -> Sets:
     """Read every image set of the run, opened before or here, as uint8 arrays.
 
-    Raises ValueError when an outlier set is the inlier set, is empty, or labels are missing or do not match between the
-    splits; FileNotFoundError names the paths looked at and where the set is published.
+    Raises ValueError when an outlier set is the inlier set or trained with, is empty, or labels are missing or do not
+    match between the splits; FileNotFoundError names the paths looked at and where the set is published.
     """
     sources = open_sources(config) if sources is None else sources
 
@@ -112,7 +126,11 @@ def load_sets(
         outliers[label], load_seconds[label] = loaded.images, loaded.seconds
         if data.same_source(test.images, loaded.images):
             raise ValueError(f"--outliers {label} holds images of --inlier {config.inlier} only: name another set")
-    return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds)
+    auxiliary = None
+    if config.auxiliary is not None:
+        auxiliary = read(config.auxiliary, AUXILIARY).images
+        _check_auxiliary(config, auxiliary, {f"--inlier {config.inlier}": train_images} | _flagged(outliers))
+    return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds, auxiliary)
 
 
 def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
@@ -146,6 +164,19 @@ def _check_classes(inlier: str, train: tuple[str, ...], test: tuple[str, ...]) -
         raise ValueError(
             f"the test split of --inlier {inlier} has classes that its training split has not: {', '.join(unknown)}"
         )
+
+
+def _flagged(outliers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"--outliers {name}": images for name, images in outliers.items()}
+
+
+def _check_auxiliary(config: Settings, images: np.ndarray, others: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError where one of two sets holds nothing but images of the other."""
+    for name, other in others.items():
+        if data.same_source(other, images) or data.same_source(images, other):
+            raise ValueError(
+                f"--auxiliary {config.auxiliary} and {name} hold the same images: name another set to train with"
+            )
 
 
 def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:
