@@ -304,9 +304,7 @@ def check_objective(settings: Settings) -> None:
         )
     if settings.auxiliary is None:
         if settings.objective in reads:
-            raise ValueError(
-                f"--objective {settings.objective} needs --auxiliary NAME, a set of outliers to train with"
-            )
+            raise ValueError(f"--objective {settings.objective} needs --auxiliary, a set of outliers to train with")
         return
     if settings.objective not in reads:
         raise ValueError(
