@@ -58,8 +58,8 @@ def first(folder):
 def test_virtual_outliers_leave_a_classifier_like_any_other(first):
     results = json.loads((first / "results.json").read_text())
     assert results["calibration"]["source"] == "training images in neither stage"
-    assert results["settings"]["objective"] == "vos"
-    assert "auxiliary" not in results["settings"]
+    assert results["config"]["objective"] == "vos"
+    assert "auxiliary" not in results["config"]
     assert not [name for name in flatten(read_safetensors(first / "classifier.safetensors")) if "objective" in name]
 
 
@@ -72,7 +72,7 @@ def test_a_classifier_goes_on(folder, first, name, capsys):
     assert ("outliers to train with: 8" in printed) == (OBJECTIVES[name].auxiliary > 0)  # its training images
     results = json.loads((folder / "runs" / name / "results.json").read_text())
     assert results["calibration"]["source"] == "half of the test inliers"
-    assert results["settings"]["objective"] == name
+    assert results["config"]["objective"] == name
     log = read_jsonl(folder / "runs" / name / "metrics.jsonl")
     assert [row["epoch"] for row in log if row["stage"] == "classifier"] == [1, 2, 3]
     before = flatten(read_safetensors(weights))
