@@ -171,6 +171,9 @@ PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
 LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
 PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
+OF_THE_FLOW = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
+# what decides nothing of the classifier
+AFTER_STAGE_ONE = (*PLACE, *OF_THE_FLOW, "outliers", "scores", "detector", "protocol", "calibration_tpr")
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import hosts
-from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings, label_and_path
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data, methods
 from quantjax.bundled import images as bundled
@@ -66,6 +66,17 @@ def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
 
 def _names(source: Any) -> tuple[str, ...]:
     return tuple(getattr(source, "class_names", ()))
+
+
+def absent(config: QuantOD) -> dict[str, str]:
+    """Which outlier sets that the flags name are not there, and what is said of each."""
+    found = {}
+    for name in config.outliers or ():
+        try:
+            open_source(path_of(name), config.data_dir, "test")
+        except FileNotFoundError as error:
+            found[label_of(name)] = str(error)
+    return found
 
 
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
