@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import report_errors
-from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.images.config import (
+    HELD_OUT,
+    INLIER,
+    PUBLISHED,
+    TRAINING,
+    QuantOD,
+    Settings,
+    identity,
+    parse,
+    resolve,
+    run_name,
+)
 from experiments.settings import describe
 from experiments.terminal import lasting_streams
 
@@ -114,7 +125,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
 
     # ---- stage 2: the flow
     trained_flow = None
-    if "quantod" in config.scores:
+    if PUBLISHED in config.scores:
         views = [train.features]
         if config.views:
             seen = min(config.views, config.flow_epochs)  # an epoch sees one view: the others would wait in vain
@@ -131,7 +142,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     scored, fitted, fit_seconds = {}, {}, {}
     for name in config.scores:
         method = methods.get(name)
-        if name == "quantod" and trained_flow:  # as trained as stage 1 is: the paper counts neither
+        if name == PUBLISHED and trained_flow:  # as trained as stage 1 is: the paper counts neither
             fitted[name], fit_seconds[name] = trained_flow.fitted, 0.0
         else:
             begun = time.perf_counter()
@@ -139,7 +150,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
             # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
             spent = before or train.seconds
             fit_seconds[name] = time.perf_counter() - begun + spent if method.learns_from else 0.0
-        inputs = outputs | ({TRAINING: fit_on} if name == "quantod" else {})
+        inputs = outputs | ({TRAINING: fit_on} if name == PUBLISHED else {})
         scored[name] = score_sets(method, fitted[name], extractor, images, inputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone

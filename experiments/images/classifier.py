@@ -185,7 +185,7 @@ def train_or_reread(
 def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
     if given:
         return given.preprocessing
-    default = {"paper": "energy_ood", "reference": "none"}[config.preset]
+    default = "none" if config.preset == "reference" else "energy_ood"
     preprocessing = of_flags(config, PREPROCESSINGS[config.preprocessing or default])
     return preprocessing._replace(side=config.network_size, short_side=config.short_side)
 

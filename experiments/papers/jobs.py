@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.images.config import QuantOD, is_probe, label_and_path
+from experiments.images.config import PUBLISHED, QuantOD, is_probe, label_and_path
 from experiments.papers.plan import AVERAGE, RUN, Line, Place, Plan, Value
 
-FLOWS = ("quantod",)  # fitted apart from other methods, so that tables and figures share the run of a flow
 # the smallest runs: bundled images, and settings that take seconds
 SMALLEST: dict[str, Any] = {
     "inlier": "digits",
@@ -58,7 +57,7 @@ def jobs(plan: Plan, given: QuantOD, seeds: Sequence[int], *, smoke: bool = Fals
             config = _with_weights(dataclasses.replace(given, **flags, seed=seed, resume=True), given.weights)
             if seed != seeds[0] and not _varies(config, line.method, given.weights):
                 continue
-            key = (config, line.method in FLOWS)
+            key = (config, line.method == PUBLISHED)  # apart, so that tables and figures share the run of a flow
             before = found.get(key, Job(config, ()))
             found[key] = before._replace(lines=(*before.lines, line))
     return [_with_methods(job) for job in found.values()]
