@@ -1,8 +1,8 @@
-"""Record a slice of real features and what NumPy and scikit-learn make of them. Run: python tests/golden/make_real_features.py
+"""Record real features and the AUROC that NumPy finds. Run: python tests/golden/make_real_features.py
 
-Needs the folder QUANTJAX_DATA_DIR: CIFAR-10, five sets of outliers, and weights/cifar10_wrn16_2_seed0.pth (WideResNet-16-2
-with 128 features, 94.2 %). 120 training images of each class, 400 test images and 80 of each outlier set, drawn by seed 0;
-features in float16, the last layer as it is. Scores here: NumPy in float64; AUROC: scikit-learn.
+Needs the folder QUANTJAX_DATA_DIR: CIFAR-10, five sets of outliers, and weights/cifar10_wrn16_2_seed0.pth (a
+WideResNet-16-2 with 128 features, 94.2 %). 120 training images of each class, 400 test images and 80 of each outlier
+set, drawn by seed 0; features in float16, the last layer as it is. Scores here: NumPy in float64; AUROC: scikit-learn.
 """
 
 import os

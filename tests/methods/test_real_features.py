@@ -1,7 +1,7 @@
 """AUROC on real features: 2,000 of a WideResNet-16-2 beside CIFAR-10, see golden/make_real_features.py.
 
-Where an independent program has the same method, ours is within 0.3 points of it; all others are above a floor, one point
-below what was measured when it was set.
+Where an independent program has the same method, ours is within 0.3 points of it; all others are above a floor, one
+point below what was measured when it was set.
 """
 
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_every_method_on_rows_has_a_number():
     assert {*FLOORS, *GOLDEN["methods"]} == set(on_rows())
 
 
-@pytest.mark.parametrize(("name", "wanted"), zip(GOLDEN["methods"], GOLDEN["auroc"], strict=True))
+@pytest.mark.parametrize(("name", "wanted"), [*zip(GOLDEN["methods"], GOLDEN["auroc"], strict=True)])
 def test_methods_equal_independent_programs(name, wanted):
     assert abs(auroc(str(name)) - wanted) < 0.3
 
