@@ -66,12 +66,20 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     from experiments.images import classifier as stage_1
     from experiments.images import features, flow, outcome
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_enough, check_every_class, content, held_out, load_sets, open_sources
+    from experiments.images.sets import (
+        check_enough,
+        check_every_class,
+        check_fits,
+        content,
+        held_out,
+        load_sets,
+        open_sources,
+    )
     from experiments.progress import Progress
     from experiments.results import of_run
     from experiments.start import cache_of, open_devices, open_run
     from quantjax import methods, metrics
-    from quantjax.data.arrays import fingerprint
+    from quantjax.data import fingerprint, rows_of
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
@@ -94,6 +102,8 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     check_every_class(sets, fit_rows)
     check_enough(config.scores, sets.train_labels[fit_rows], num_classes)
     print(sizes(sets, kept_out), flush=True)
+    if given is None:
+        check_fits(config, sets)
     if given is None and not any((place / stage_1.FILE).exists() for place in (folder, classifier or folder)):
         stage_1.check_time(flags, config, fit_rows.stop)
 
@@ -120,7 +130,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     accuracy = 100.0 * metrics.accuracy(outputs[INLIER].logits, sets.test_labels)
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
     if trains and kept_out:
-        images[HELD_OUT] = sets.train_images[fit_rows.stop :]
+        images[HELD_OUT] = rows_of(sets.train_images, slice(fit_rows.stop, None))
         outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
 
     # ---- stage 2: the flow

@@ -83,6 +83,9 @@ class QuantOD(shared.Flags):
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
     reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
+    resident_mb: float = 4000.0
+    """Megabytes that the decoded images of one set in files may take in memory; those of a larger set are decoded anew
+    by every pass over them, for which stage 1 must be given, or be a linear probe."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference", "best"] = "paper"
@@ -173,7 +176,7 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
 LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
-PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
+PLACE = ("score_batch_size", "resident_mb")  # beside settings.PLACE, what no number depends on
 OF_THE_FLOW = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 # what decides nothing of the classifier
 AFTER_STAGE_ONE = (*PLACE, *OF_THE_FLOW, "outliers", "scores", "detector", "protocol", "calibration_tpr")
@@ -269,6 +272,7 @@ def check(settings: Settings) -> None:
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
+    check_interval("--resident-mb", settings.resident_mb, 0.0, float("inf"))
     if settings.network_size is not None:
         check_interval("--network-size", settings.network_size, 8, 4096)
     if settings.short_side is not None:
