@@ -52,7 +52,7 @@ ALLOWED = {
     | {"data.arrays", "data.pairs"},
 }
 # a room's rule is too narrow for one of its files: fitting a flow trains it
-ALSO = {"flows/fit.py": {"train", "losses", "parallel"}}
+ALSO = {f"flows/{name}.py": {"train", "losses", "parallel"} for name in ("fit", "together")}
 HEAVY = {"torch", "tensorflow", "tensorflow_datasets", "sklearn", "scipy", "matplotlib", "distrax", "grain", "PIL"}
 HEAVY |= {"huggingface_hub", "pillow_heif", "h5py", "pyarrow"}
 
