@@ -2,8 +2,8 @@
 
 python benchmarks/together.py --output benchmarks/results/together_cpu.json     (2 cores: 5 minutes)
 
-One JSON line per size: `flows.fit_together` of three seeds, and `flows.fit` three times, as they are called: every call
-traces its program, and finds it compiled on disk. Preset reference, quantile loss, two epochs of --rows random features.
+One JSON line per size: `flows.fit_together` of three seeds, and `flows.fit` three times, as they are called: a call
+traces its program, and finds it compiled on disk. Preset reference, quantile loss, two epochs of --rows random rows.
 """
 
 from __future__ import annotations
