@@ -40,6 +40,7 @@ BackboneName = Literal[
     "deit_tiny16",
     "deit_small16",
     "vit_base16",
+    "swin_t",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
