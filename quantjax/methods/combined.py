@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from quantjax.methods import gaussian, layers, logits, registry
 from quantjax.methods.base import (
     Fitted,
     Method,
-    Score,
     Settings,
     TrainingRows,
     View,
@@ -107,7 +106,7 @@ def _with_scale(method: Method, fitted: Fitted, rows: TrainingRows) -> tuple[PyT
 
 def _training_scores(method: Method, fitted: Fitted, rows: TrainingRows) -> np.ndarray:
     """[N] float64; one program scores all parts, of which the last is filled up."""
-    score = _compiled(method.score, json.dumps(dict(fitted.settings), sort_keys=True))
+    score = _compiled(cast(Hashable, method.score), json.dumps(dict(fitted.settings), sort_keys=True))
     found, size = [], 0
     for part in blocks(rows):
         arrays = (part.logits, part.features, part.layers)
@@ -119,7 +118,7 @@ def _training_scores(method: Method, fitted: Fitted, rows: TrainingRows) -> np.n
 
 
 @lru_cache(maxsize=32)
-def _compiled(score: Score, settings: str) -> Any:
+def _compiled(score: Any, settings: str) -> Any:
     """(parameters, (logits, features, layers)) -> [B]; kept, so that fits of a sweep compile once."""
 
     def on_arrays(params: PyTree, arrays: Any) -> Array:

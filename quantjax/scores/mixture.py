@@ -18,6 +18,7 @@ from quantjax.types import Array
 
 _ROWS_AT_ONCE = 1024  # few enough for a cache
 Gaussians = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights [K], means and variances [K, D]
+Shares = Callable[[np.ndarray, slice], np.ndarray]  # (rows and their squares [n, 2 D], which of all) -> [n, K]
 
 
 class Mixture(NamedTuple):
@@ -53,11 +54,10 @@ def fit_gaussian_mixture(
         whitening=jnp.asarray(turned, jnp.float32),
         means=jnp.asarray((moments.means - centre) @ turned.T, jnp.float32),
     )
-    rows = _turned(np.asarray(features), centre, turned)
-    found = _maximise(rows, lambda part, own: np.eye(num_classes)[np.asarray(labels)[own]], num_classes, floor)
+    rows, labels = _turned(np.asarray(features), centre, turned), np.asarray(labels)
+    found = _maximise(rows, lambda part, own: np.eye(num_classes)[labels[own]], num_classes, floor)
     for _ in range(iterations):
-        shares = _responsibilities(*found)
-        found = _maximise(rows, lambda part, own, shares=shares: shares(part), num_classes, floor)
+        found = _maximise(rows, _responsibilities(*found), num_classes, floor)
     weights, means, variances = found
     return Mixture(tied, *(jnp.asarray(value, jnp.float32) for value in (np.log(weights), means, variances)))
 
@@ -89,13 +89,8 @@ def _turned(features: np.ndarray, centre: np.ndarray, turned: np.ndarray) -> np.
     return rows
 
 
-def _maximise(
-    rows: np.ndarray, shares: Callable[[np.ndarray, slice], np.ndarray], num_classes: int, floor: float
-) -> Gaussians:
-    """Of rows [N, D] that are whitened, so that squares lose nothing in float64.
-
-    shares(rows and their squares [n, 2 D], which of all rows they are) -> [n, K].
-    """
+def _maximise(rows: np.ndarray, shares: Shares, num_classes: int, floor: float) -> Gaussians:
+    """Of rows [N, D] that are whitened, so that squares lose nothing in float64."""
     counts, sums = np.full(num_classes, 10.0 * np.finfo(np.float64).eps), np.zeros((num_classes, 2 * rows.shape[1]))
     for own in _parts(len(rows)):
         part = np.concatenate([rows[own], rows[own] ** 2], axis=1)
@@ -106,14 +101,12 @@ def _maximise(
     return counts / counts.sum(), means, np.maximum(squares - means**2, 0.0) + floor
 
 
-def _responsibilities(
-    weights: np.ndarray, means: np.ndarray, variances: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The share of each component in each row: function(rows and their squares [n, 2 D]) -> [n, K]."""
+def _responsibilities(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Shares:
+    """The share of each component in each row, whichever of all rows it is."""
     constant = np.log(weights) - 0.5 * (np.log(variances) + means**2 / variances).sum(axis=1)
     factors = np.concatenate([means / variances, -0.5 / variances], axis=1).T
 
-    def shares(part: np.ndarray) -> np.ndarray:
+    def shares(part: np.ndarray, own: slice) -> np.ndarray:
         log = part @ factors + constant
         likely = np.exp(log - log.max(axis=1, keepdims=True))
         return likely / likely.sum(axis=1, keepdims=True)
