@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import hosts
-from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings, label_and_path
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data, methods
 from quantjax.bundled import images as bundled
@@ -19,19 +19,20 @@ from quantjax.data.class_order import by_number
 from quantjax.data.content import digest
 from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
+from quantjax.data.streamed import megabytes
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
 HELD_OUT_SHARE = 0.2
 
 
 class Sets(NamedTuple):
-    """N training, M test images of H x W pixels, K classes."""
+    """N training, M test images of H x W pixels, K classes; images too many for memory are data.StreamedImages."""
 
-    train_images: np.ndarray  # [N, H, W, 3] uint8
+    train_images: Any  # [N, H, W, 3] uint8
     train_labels: np.ndarray  # [N] int32
-    test_images: np.ndarray  # [M, H, W, 3] uint8
+    test_images: Any  # [M, H, W, 3] uint8
     test_labels: np.ndarray  # [M] int32
-    outliers: dict[str, np.ndarray]  # name -> [., H, W, 3] uint8
+    outliers: dict[str, Any]  # name -> [., H, W, 3] uint8
     class_names: tuple[str, ...]  # [K]
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
 
@@ -44,7 +45,7 @@ class Opened(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     class_names: tuple[str, ...]
     seconds: float
@@ -68,6 +69,17 @@ def _names(source: Any) -> tuple[str, ...]:
     return tuple(getattr(source, "class_names", ()))
 
 
+def absent(config: QuantOD) -> dict[str, str]:
+    """Which outlier sets that the flags name are not there, and what is said of each."""
+    found = {}
+    for name in config.outliers or ():
+        try:
+            open_source(path_of(name), config.data_dir, "test")
+        except FileNotFoundError as error:
+            found[label_of(name)] = str(error)
+    return found
+
+
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
     """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
@@ -88,10 +100,16 @@ def load_sets(
     def read(name: str, split: str) -> _Loaded:
         source, opening = sources[name, split]
         start = time.perf_counter() - opening
-        with progress(f"read {label_of(name)}") as report:
-            images, labels = hosts.load(
-                partial(data.load, size=config.image_size, short_side=config.short_side, report=report), source
-            )
+        images = data.streamed(source, config.image_size, config.short_side, config.resident_mb)
+        if images is not None:
+            labels = source.labels
+            hosts.check_same("the images", {"fingerprint": images.fingerprint}, hosts.REMEDY)
+            print(f"{label_of(name)}: {len(images):,} images, decoded by every pass over them", flush=True)
+        else:
+            with progress(f"read {label_of(name)}") as report:
+                images, labels = hosts.load(
+                    partial(data.load, size=config.image_size, short_side=config.short_side, report=report), source
+                )
         names = _names(source)
         if config.class_order == "numbers" and isinstance(source, FileSource) and names:
             labels, names = by_number(labels, names)
@@ -103,7 +121,7 @@ def load_sets(
     check_labels("labels of the inlier training split", train_labels, len(class_names))
     test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
-    outliers: dict[str, np.ndarray] = {}
+    outliers: dict[str, Any] = {}
     load_seconds = {INLIER: test.seconds}
     for name in config.outlier_sets:
         label = label_of(name)
@@ -130,7 +148,7 @@ def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
     if inlier in KNOWN or inlier in bundled.SETS:
         return train.images, train.labels
     order = np.random.default_rng(0).permutation(len(train.labels))
-    return train.images[order], train.labels[order]
+    return data.rows_of(train.images, order), train.labels[order]
 
 
 def _same_classes(test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
@@ -148,7 +166,7 @@ def _check_classes(inlier: str, train: tuple[str, ...], test: tuple[str, ...]) -
         )
 
 
-def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:
+def _check_outlier_name(config: Settings, name: str, seen: dict[str, Any]) -> None:
     label = label_of(name)
     if path_of(name) == path_of(config.inlier):
         raise ValueError(f"--outliers {label} is the inlier set itself: name another set")
@@ -169,6 +187,16 @@ def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
     if not trained_here:
         return 0
     return min(HELD_OUT_IMAGES, round(rows * HELD_OUT_SHARE))
+
+
+def check_fits(config: Settings, sets: Sets) -> None:
+    """Raise ValueError where stage 1 would train on images that are not held in memory."""
+    if isinstance(sets.train_images, data.StreamedImages):
+        raise ValueError(
+            f"--inlier {config.inlier} takes {megabytes(sets.train_images.shape):,.0f} MB in memory, more than "
+            f"--resident-mb {config.resident_mb:g}, and stage 1 trains on images in memory: give --weights of a "
+            "trained classifier, or raise --resident-mb"
+        )
 
 
 def check_every_class(sets: Sets, fit_rows: slice) -> None:
