@@ -3,7 +3,8 @@
     python -m experiments.predict --run runs/quantod-digits-1a2b3c4d photo.png folder/
     python -m experiments.predict --run runs/uem-streets-g-d-1a2b3c4d --output marked/ scene.png folder/
 
-One line per image: decision, class, confidence, score and threshold; for a run of experiments.uem the share of pixels
+One line per image: decision, class, confidence, score and threshold, and the p-value (the share of held-out inliers at
+least as outlying) where the run kept their scores; for a run of experiments.uem the share of pixels
 that are marked unknown, the number of connected parts they form and the box of the largest, and with --output a mask
 (255 unknown, 0 known) and an overlay per scene. --json prints one JSON object per line instead, with more parts.
 A few seconds on any machine, most of them for compilation. Exit status: 0 all images judged, 1 some could not be read
@@ -150,14 +151,20 @@ def read_images(paths: Sequence[Path], size: int, short_side: int | None = None)
 
 def rows(paths: Sequence[Path], prediction: Any, detector: Any) -> Iterator[dict[str, Any]]:
     """One plain dict per image; `class` is the classifier's, which says little about an outlier."""
-    for path, outlier, label, confidence, score in zip(paths, *(values.tolist() for values in prediction), strict=True):
+    from quantjax.detector import thresholds
+
+    given = {name: values.tolist() for name, values in prediction._asdict().items() if values is not None}
+    bounds = thresholds(detector, prediction.label).tolist()
+    for path, threshold, *values in zip(paths, bounds, *given.values(), strict=True):
+        row = dict(zip(given, values, strict=True))
         yield {
             "path": str(path),
-            "decision": "outlier" if outlier else "inlier",
-            "class": detector.class_names[label],
-            "confidence": confidence,
-            "score": score,
-            "threshold": detector.threshold,
+            "decision": "outlier" if row["outlier"] else "inlier",
+            "class": detector.class_names[row["label"]],
+            "confidence": row["confidence"],
+            "score": row["score"],
+            "threshold": threshold,
+            **({"p_value": row["p_value"]} if "p_value" in row else {}),
         }
 
 
@@ -166,9 +173,9 @@ def to_line(row: dict[str, Any]) -> str:
     sign = ">" if row["decision"] == "outlier" else "<="
     judged = f"{row['class']} {100 * row['confidence']:.1f} %"
     named = judged if row["decision"] == "inlier" else f"(nearest class {judged})"
-    return (
-        f"{row['decision']:8}{named:32} score {row['score']:.5g} {sign} threshold {row['threshold']:.5g}  {row['path']}"
-    )
+    compared = f"score {row['score']:.5g} {sign} threshold {row['threshold']:.5g}"
+    p_value = f"  p {row['p_value']:.2g}" if "p_value" in row else ""
+    return f"{row['decision']:8}{named:32} {compared}{p_value}  {row['path']}"
 
 
 if __name__ == "__main__":
