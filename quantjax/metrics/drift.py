@@ -123,11 +123,17 @@ def observe(state: Watch, scores: ArrayLike) -> Watch:
         draw = np.random.default_rng([seed, steps]).random()
         low, high = np.searchsorted(seen, score, side="left"), np.searchsorted(seen, score, side="right")
         p = (len(seen) - high + draw * (1 + high - low)) / (len(seen) + 1)
-        won = bets(p) * ((1.0 - JUMP) * shares + JUMP / BETS)
-        growth = won.sum()
-        shares, log_wealth = won / growth, log_wealth + math.log(growth)
+        shares, growth = wager(shares, bets(p))
+        log_wealth += math.log(growth)
         log_largest, steps, seen = max(log_largest, log_wealth), steps + 1, np.insert(seen, high, score)
     return Watch(seen, shares, log_wealth, log_largest, steps, seed)
+
+
+def wager(shares: np.ndarray, densities: np.ndarray) -> tuple[np.ndarray, float]:
+    """(shares of the wealth [J], factor by which all of it grew) once bets of these densities [J] have been paid."""
+    won = densities * ((1.0 - JUMP) * shares + JUMP / len(shares))
+    growth = float(won.sum())
+    return won / growth, growth
 
 
 def bets(p: float) -> np.ndarray:
