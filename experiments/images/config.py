@@ -114,8 +114,14 @@ class QuantOD(shared.Flags):
     detector: str | None = None
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first; of
     the demonstration energy_quantod_layers, which does best in docs/methods.md."""
-    protocol: Literal["paper", "full"] = "full"
-    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
+    protocol: Literal["paper", "full", "openood"] = "full"
+    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws. openood: the
+    benchmark whose lists are in --image-lists, outliers positive, near and far sets apart."""
+    image_lists: Path | None = None
+    """For --protocol openood, folder of one benchmark's lists, benchmark_imglist/cifar10 of OpenOOD 1.5: what is
+    trained on, calibrated on and tested on. Their images are looked for in --data-dir and beside benchmark_imglist."""
+    full_spectrum: bool = False
+    """Of --protocol openood, also count inliers whose look is shifted as inliers, beside the plain benchmark."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
@@ -169,8 +175,8 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
-LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
-PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
+LATER = ("short_side", "network_size", "full_spectrum")  # of no run before them; where they say nothing its name stays
+PLACE = ("score_batch_size", "image_lists")  # beside settings.PLACE, what no number depends on
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:
@@ -183,6 +189,7 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     from quantjax import flows, methods
     from quantjax.bundled.images import BUNDLED_OUTLIERS
 
+    config = _benchmark(config)
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
     config = _sizes(config)
     if probe:
@@ -207,6 +214,28 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
+
+
+def _benchmark(config: QuantOD) -> QuantOD:
+    """With the sets that the lists of --protocol openood are of; raises ValueError where the flags contradict them."""
+    from quantjax.data.openood import find_lists
+
+    if config.protocol != "openood":
+        for name in ("image_lists", "full_spectrum"):
+            if getattr(config, name):
+                raise ValueError(f"{shared.flag(name)} belongs to --protocol openood: give both, or neither")
+        return config
+    if config.image_lists is None:
+        raise ValueError(
+            "--protocol openood needs --image-lists FOLDER, that of a benchmark: benchmark_imglist/cifar10"
+        )
+    lists = find_lists(config.image_lists, full_spectrum=config.full_spectrum)
+    if config.inlier not in (QuantOD.inlier, lists.inlier) or config.outliers is not None:
+        raise ValueError(
+            f"--protocol openood takes its sets from {config.image_lists}, inliers {lists.inlier}, outliers "
+            f"{' '.join(lists.outliers)}: leave --inlier and --outliers out"
+        )
+    return dataclasses.replace(config, inlier=lists.inlier, outliers=lists.outliers)
 
 
 def _sizes(config: QuantOD) -> QuantOD:
@@ -298,7 +327,7 @@ def identity(config: Settings) -> dict[str, Any]:
     from quantjax.data.content import file_digest
 
     settings = shared.computed(config, PLACE)
-    settings = {name: value for name, value in settings.items() if value is not None or name not in LATER}
+    settings = {name: value for name, value in settings.items() if value not in (None, False) or name not in LATER}
     return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 

@@ -17,11 +17,19 @@ from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
 from quantjax.data.class_order import by_number
 from quantjax.data.content import digest
+from quantjax.data.openood import Lists, find_lists
 from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
 HELD_OUT_SHARE = 0.2
+
+
+class Labelled(NamedTuple):
+    """Images with their classes."""
+
+    images: np.ndarray  # [., H, W, 3] uint8
+    labels: np.ndarray  # [.] int32
 
 
 class Sets(NamedTuple):
@@ -34,6 +42,8 @@ class Sets(NamedTuple):
     outliers: dict[str, np.ndarray]  # name -> [., H, W, 3] uint8
     class_names: tuple[str, ...]  # [K]
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
+    validation_images: np.ndarray | None = None  # [V, H, W, 3] uint8, inliers of a benchmark to calibrate on
+    shifted: Mapping[str, Labelled] = {}  # name -> inliers of another look, of the full spectrum
 
 
 class Opened(NamedTuple):
@@ -53,15 +63,30 @@ class _Loaded(NamedTuple):
 def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
     """Every set of the run by (name, split); raises ValueError and FileNotFoundError as `open_source` does."""
 
+    lists = lists_of(config)
+
     def opened(name: str, split: str) -> Opened:
         start = time.perf_counter()
-        source = open_source(path_of(name), config.data_dir, split, divide=name == config.inlier)
+        if lists is not None:
+            source: Any = lists.open(name, split, config.data_dir)
+        else:
+            source = open_source(path_of(name), config.data_dir, split, divide=name == config.inlier)
         return Opened(source, time.perf_counter() - start)
 
+    if lists is not None:
+        return {key: opened(*key) for key in lists.files}
     found = {(config.inlier, split): opened(config.inlier, split) for split in ("train", "test")}
     _check_classes(config.inlier, *(_names(one.source) for one in found.values()))
     missing = [(name, "test") for name in dict.fromkeys(config.outlier_sets) if (name, "test") not in found]
     return found | {key: opened(*key) for key in missing}
+
+
+def lists_of(config: Settings) -> Lists | None:
+    """The lists of the benchmark that --protocol openood runs; None of another protocol."""
+    if config.protocol != "openood":
+        return None
+    assert config.image_lists is not None  # config.resolve saw to it
+    return find_lists(config.image_lists, full_spectrum=config.full_spectrum)
 
 
 def _names(source: Any) -> tuple[str, ...]:
@@ -72,7 +97,12 @@ def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict
     """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
     outliers = [sources[name, "test"].source for name in config.outlier_sets]
-    return {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+    found = {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
+    lists = lists_of(config)
+    if lists is not None:
+        others = [(config.inlier, "val"), *((name, "test") for name in lists.shifted)]
+        found["lists_content"] = digest(*(sources[key].source for key in others))
+    return found
 
 
 def load_sets(
@@ -99,7 +129,7 @@ def load_sets(
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")
     class_names = _class_names(config.inlier, train)
-    train_images, train_labels = _mixed(config.inlier, train)
+    train_images, train_labels = _mixed(config, train)
     check_labels("labels of the inlier training split", train_labels, len(class_names))
     test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
@@ -112,7 +142,16 @@ def load_sets(
         outliers[label], load_seconds[label] = loaded.images, loaded.seconds
         if data.same_source(test.images, loaded.images):
             raise ValueError(f"--outliers {label} holds images of --inlier {config.inlier} only: name another set")
-    return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds)
+    sets = Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds)
+    lists = lists_of(config)
+    if lists is None:
+        return sets
+    validation = read(config.inlier, "val")
+    others = {"validation": validation} | {name: read(name, "test") for name in lists.shifted}
+    for name, one in others.items():
+        check_labels(f"labels of the {name} list", one.labels, len(class_names))
+    shifted = {name: Labelled(others[name].images, others[name].labels) for name in lists.shifted}
+    return sets._replace(validation_images=validation.images, shifted=shifted)
 
 
 def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
@@ -122,12 +161,12 @@ def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
     return train.class_names or tuple(str(k) for k in range(count))
 
 
-def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
+def _mixed(config: Settings, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
     """Training rows in file order, or shuffled once, by a fixed seed, where a set may be listed class by class.
 
     The last rows are held out: they must hold every class.
     """
-    if inlier in KNOWN or inlier in bundled.SETS:
+    if config.protocol != "openood" and (config.inlier in KNOWN or config.inlier in bundled.SETS):
         return train.images, train.labels
     order = np.random.default_rng(0).permutation(len(train.labels))
     return train.images[order], train.labels[order]
@@ -162,8 +201,10 @@ def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
     """How many of the last training rows stay out of both stages.
 
     A classifier trained here keeps 5,000 (reference: 20 %) to calibrate on. Foreign weights saw all training images, so
-    nothing is gained by it; the reference still fits its flow to the first 80 %.
+    nothing is gained by it; the reference still fits its flow to the first 80 %. A benchmark has a list for it.
     """
+    if config.protocol == "openood":
+        return 0
     if config.preset == "reference":
         return round(rows * HELD_OUT_SHARE)
     if not trained_here:

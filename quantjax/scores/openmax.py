@@ -2,8 +2,8 @@
 
 Distances d of a class's training rows to its mean have a Weibull tail, fitted to the largest: with their least value m
 and a shift S, log((d - m + S) / S) = y is fitted by the law P(y) = 1 - exp(-exp((y - location) / scale)), which is the
-Weibull law of d - m + S. S is 10,000, as in the program libmr that the paper used and in pytorch-ood; libmr 0.1.9, which
-OpenOOD calls, takes 1.
+Weibull law of d - m + S. S is 10,000, as in the program libmr that the paper used and in pytorch-ood; libmr 0.1.9,
+which OpenOOD calls, takes 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def fit_openmax(logits: ArrayLike, labels: ArrayLike, tail: int = 20, shift: flo
 
     logits [N, K], labels [N]; the shift is that of the module. Where fewer than three rows of a class are rightly
     classified, all of its rows are taken. Raises ValueError on wrong shapes, logits that are not finite, labels outside
-    the classes, a tail under 3, a shift that is not positive, or a class of whose tail all distances are equal. Source: Bendale and Boult (CVPR 2016), algorithm 1.
+    the classes, a tail under 3, a shift that is not positive, or a class of whose tail all distances are equal.
+    Source: Bendale and Boult (CVPR 2016), algorithm 1.
     """
     from scipy.stats import gumbel_l
 

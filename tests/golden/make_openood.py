@@ -3,8 +3,8 @@
 Run: python tests/golden/make_openood.py CHECKOUT
 
 CHECKOUT is a clone of https://github.com/Jingkang50/OpenOOD, recorded at 3c35632 (after v1.5). Needs torch, faiss-cpu,
-libmr, tqdm, pandas, scikit-learn and pytorch-ood 0.4.0. Its postprocessors run as they are, one row of features standing
-in for an image and a linear layer for the network; they ask for a GPU, which is answered with the CPU. Their
+libmr, tqdm, pandas, scikit-learn and pytorch-ood 0.4.0. Its postprocessors run as they are, one row of features
+standing in for an image and a linear layer for the network; they ask for a GPU, which is answered with the CPU. Their
 confidences are stored with the sign turned: higher = more outlying.
 """
 
