@@ -57,8 +57,9 @@ class QuantOD(shared.Flags):
     """
 
     inlier: str = "digits"
-    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
-    one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders, an .npz or a
+    list of images (.txt); of one's own set without a split 20 % of each class, drawn once and for all, are the test
+    images."""
     outliers: tuple[str, ...] | None = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""

@@ -17,7 +17,7 @@ from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
 from quantjax.data.class_order import by_number
 from quantjax.data.content import digest
-from quantjax.data.openood import Lists, find_lists
+from quantjax.data.openood import CUT_ALREADY, Lists, find_lists
 from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
 
@@ -117,10 +117,11 @@ def load_sets(
 
     def read(name: str, split: str) -> _Loaded:
         source, opening = sources[name, split]
+        short_side = None if config.protocol == "openood" and name in CUT_ALREADY else config.short_side
         start = time.perf_counter() - opening
         with progress(f"read {label_of(name)}") as report:
             images, labels = hosts.load(
-                partial(data.load, size=config.image_size, short_side=config.short_side, report=report), source
+                partial(data.load, size=config.image_size, short_side=short_side, report=report), source
             )
         names = _names(source)
         if config.class_order == "numbers" and isinstance(source, FileSource) and names:

@@ -17,6 +17,7 @@ from quantjax.data.readers import FileSource
 
 SOURCE = "benchmark_imglist of OpenOOD 1.5, https://github.com/Jingkang50/OpenOOD"
 NEAR, FAR = "near", "far"
+CUT_ALREADY = ("imagenet_c",)  # stored as 224 pixels: OpenOOD neither resizes nor cuts them
 
 
 class Benchmark(NamedTuple):

@@ -2,8 +2,7 @@
 
 Distances d of a class's training rows to its mean have a Weibull tail, fitted to the largest: with their least value m
 and a shift S, log((d - m + S) / S) = y is fitted by the law P(y) = 1 - exp(-exp((y - location) / scale)), which is the
-Weibull law of d - m + S. S is 10,000, as in the program libmr that the paper used and in pytorch-ood; libmr 0.1.9,
-which OpenOOD calls, takes 1.
+Weibull law of d - m + S. S is 10,000, as in pytorch-ood; libmr 0.1.9, which OpenOOD calls, takes 1.
 """
 
 from __future__ import annotations

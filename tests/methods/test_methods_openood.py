@@ -39,6 +39,15 @@ THEIRS = [
     ("nci", "nci", {"alpha": 0.0001}, "train"),
 ]
 
+DEFAULTS = {"nnguide": {"k": 100, "step": 1}, "vim": {"principal": 256}, "residual": {"principal": 512}}  # of more rows
+
+
+@pytest.mark.parametrize(("theirs", "ours", "settings", "part"), THEIRS)
+def test_the_page_has_these_names_and_settings(theirs, ours, settings, part):
+    shown = ", ".join(f"{key} {value:g}" if key != "form" else f"{key} {value}" for key, value in
+                      DEFAULTS.get(theirs, settings).items()) or "–"  # fmt: skip
+    assert f"| `{theirs}` | `{ours}` | {shown} | " in DOCS.read_text()
+
 
 @pytest.fixture(scope="module")
 def arrays():
