@@ -170,3 +170,21 @@ def test_a_benchmark_has_the_sizes_of_its_inliers(site):
     config = settings(site, image_size=None)
     assert (config.inlier, config.image_size, config.backbone) == ("cifar10", 32, "wrn40_2")
     assert config.outliers == (*NEAR, *FAR)
+
+
+def test_images_that_are_cut_already_stay_as_they_are(tmp_path):
+    """ImageNet-C has the network's size; all others get a short side of 12, then the middle 8."""
+    ramp = np.repeat(np.arange(8, dtype=np.uint8)[None, :, None] * 30, 8, axis=0).repeat(3, axis=2)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    names = ("ssb_hard", "ninco", "inaturalist", "textures", "openimage_o")
+    names += ("imagenet200", "imagenet200_v2", "imagenet200_c", "imagenet200_r")
+    for stem in (*(f"test_{name}" for name in names), "train_imagenet200", "val_imagenet200"):
+        (tmp_path / f"{stem}.txt").write_text("ramp.png 0\nramp.png 1\n")
+    for name in names[:5]:
+        Image.fromarray(255 - ramp).save(tmp_path / f"{name}.png")
+        (tmp_path / f"test_{name}.txt").write_text(f"{name}.png -1\n")
+    changes = {"image_lists": tmp_path, "image_size": 8, "short_side": 12, "full_spectrum": True}
+    sets = load_sets(resolve(QuantOD(protocol="openood", **changes), accelerator=False), Progress)
+    np.testing.assert_array_equal(sets.shifted["imagenet_c"].images[0], ramp)
+    assert sets.shifted["imagenet_v2"].images[0, 0, 0, 0] > 20  # two of twelve columns are cut away
+    assert (sets.test_images[0] == sets.shifted["imagenet_r"].images[1]).all()
