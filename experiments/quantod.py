@@ -14,12 +14,27 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from experiments.errors import report_errors
-from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, identity, parse, resolve, run_name
+from experiments.images.config import (
+    HELD_OUT,
+    INLIER,
+    PUBLISHED,
+    TRAINING,
+    QuantOD,
+    Settings,
+    identity,
+    parse,
+    resolve,
+    run_name,
+)
 from experiments.settings import describe
 from experiments.terminal import lasting_streams
+
+if TYPE_CHECKING:
+    from experiments.run_folder import Opened
 
 
 @lasting_streams()
@@ -30,49 +45,74 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(flags: QuantOD) -> int:
-    """Everything the run does, top to bottom."""
+    """The run, and its results printed; returns the exit status."""
+    from experiments.results import show
+
+    start = time.perf_counter()
+    folder, finished_before = carry_out(flags)
+    show(folder, start, finished_before=finished_before)
+    return 0
+
+
+def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
+    """Everything the run does, top to bottom; its folder, and whether there was nothing left to do.
+
+    `classifier` is the folder of a run with the same stage 1, which then need not be trained again.
+    """
     start = time.perf_counter()
     import jax
 
     from experiments import hosts, run_folder
-    from experiments.images import classifier, features, flow, outcome
+    from experiments.images import classifier as stage_1
+    from experiments.images import features, flow, outcome
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_enough, check_every_class, content, held_out, load_sets, open_sources
+    from experiments.images.sets import (
+        check_enough,
+        check_every_class,
+        check_fits,
+        content,
+        held_out,
+        load_sets,
+        open_sources,
+    )
     from experiments.progress import Progress
-    from experiments.results import of_run, show
+    from experiments.results import of_run
     from experiments.start import cache_of, open_devices, open_run
     from quantjax import methods, metrics
-    from quantjax.data.arrays import fingerprint
+    from quantjax.data import fingerprint, rows_of
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
     config = resolve(flags, accelerator=open_devices(flags.hosts))
     sources = open_sources(config)
     run_identity = identity(config) | content(config, sources)
-    folder = open_run(config, run_name(config, run_identity), run_identity, note(config))
-    if folder is None:
-        return 0
+    opened = open_run(config, run_name(config, run_identity), run_identity, note(config))
+    if opened.finished:
+        return opened
+    folder = opened.folder
     cache = cache_of(folder)
 
     # ---- data
     sets = load_sets(config, Progress, sources)
     num_classes = len(sets.class_names)
-    given = classifier.read_weights(config, num_classes)
+    given = stage_1.read_weights(config, num_classes)
     trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet
     kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
     check_enough(config.scores, sets.train_labels[fit_rows], num_classes)
     print(sizes(sets, kept_out), flush=True)
-    if given is None and not (folder / classifier.FILE).exists():
-        classifier.check_time(flags, config, fit_rows.stop)
+    if given is None:
+        check_fits(config, sets)
+    if given is None and not any((place / stage_1.FILE).exists() for place in (folder, classifier or folder)):
+        stage_1.check_time(flags, config, fit_rows.stop)
 
     # ---- stage 1: the classifier, given or trained here
     run_folder.begin_run(
         folder, describe(config), run_identity, fingerprint(sets.train_images), overwrite=config.overwrite
     )
     ready = given if given and given.finished else None
-    trained = ready or classifier.train_or_reread(config, given, sets, fit_rows, folder, Progress)
+    trained = ready or stage_1.train_or_reread(config, given, sets, fit_rows, folder, Progress, also=classifier)
 
     # ---- features: one backbone pass per set feeds every score that needs no gradient
     extractor = features.build(
@@ -92,12 +132,12 @@ def run(flags: QuantOD) -> int:
     accuracy = 100.0 * metrics.accuracy(outputs[INLIER].logits, sets.test_labels)
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
     if trains and kept_out:
-        images[HELD_OUT] = sets.train_images[fit_rows.stop :]
+        images[HELD_OUT] = rows_of(sets.train_images, slice(fit_rows.stop, None))
         outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
 
     # ---- stage 2: the flow
     trained_flow = None
-    if "quantod" in config.scores:
+    if PUBLISHED in config.scores:
         views = [train.features]
         if config.views:
             seen = min(config.views, config.flow_epochs)  # an epoch sees one view: the others would wait in vain
@@ -114,7 +154,7 @@ def run(flags: QuantOD) -> int:
     scored, fitted, fit_seconds = {}, {}, {}
     for name in config.scores:
         method = methods.get(name)
-        if name == "quantod" and trained_flow:  # as trained as stage 1 is: the paper counts neither
+        if name == PUBLISHED and trained_flow:  # as trained as stage 1 is: the paper counts neither
             fitted[name], fit_seconds[name] = trained_flow.fitted, 0.0
         else:
             begun = time.perf_counter()
@@ -122,7 +162,7 @@ def run(flags: QuantOD) -> int:
             # a Gaussian or a bank is fitted on the training features: their extraction belongs to its fit
             spent = before or train.seconds
             fit_seconds[name] = time.perf_counter() - begun + spent if method.learns_from else 0.0
-        inputs = outputs | ({TRAINING: fit_on} if name == "quantod" else {})
+        inputs = outputs | ({TRAINING: fit_on} if name == PUBLISHED else {})
         scored[name] = score_sets(method, fitted[name], extractor, images, inputs, config.score_batch_size, Progress)
 
     # ---- thresholds, from held-out inliers alone
@@ -132,7 +172,7 @@ def run(flags: QuantOD) -> int:
 
     # ---- the detector and the report
     if not hosts.is_first():
-        return 0
+        return opened
     warnings = [outcome.doubted(config, result_rows, scored), outcome.too_few(config, calibrations[chosen])]
     for warning in filter(None, warnings):
         print(warning, file=sys.stderr, flush=True)
@@ -152,8 +192,7 @@ def run(flags: QuantOD) -> int:
         **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, scored, calibrations, trained_flow.curve if trained_flow else None)
-    show(folder, start)
-    return 0
+    return opened
 
 
 def fit_once(method: Any, rows: Any, fitted: dict[str, Any], seconds: dict[str, float]) -> tuple[Any, float]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.hosts import is_first
 from quantjax import parallel
 
 
@@ -25,9 +26,14 @@ def of_run(config: Any, shown: Mapping[str, Any], note: str, start: float) -> di
     }
 
 
-def show(folder: Path, start: float) -> None:
-    """Print the results of a run that is finished, and where its files are."""
+def show(folder: Path, start: float, *, finished_before: bool) -> None:
+    """Print the results of a run that is finished, and where its files are; process 0 alone."""
+    if not is_first():
+        return
     print((folder / "results.md").read_text(encoding="utf-8"))
+    if finished_before:
+        print(f"finished before: {folder} (add --overwrite to run it again)")
+        return
     print(f"{time.perf_counter() - start:.0f} s; results.json, results.md, report.html and detector/ in {folder}")
 
 

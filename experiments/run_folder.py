@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.hosts import is_first
 from experiments.run_log import check_tensorboard
@@ -22,26 +22,30 @@ CONFIG = "config.json"
 _HELD: list[Any] = []
 
 
-def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Path | None:
-    """The folder of the run that the settings `config` name; None, its results shown, when it was finished before.
+class Opened(NamedTuple):
+    """A run's folder."""
 
-    The folder belongs to this process alone until `release`. Raises as `find_run`, ValueError when another process has
-    it, and ImportError when the settings ask for events that cannot be written.
+    folder: Path
+    finished: bool
+    """Whether its results are there already."""
+
+
+def open_run(config: Any, name: str, identity: Mapping[str, Any]) -> Opened:
+    """The folder of the run that the settings `config` name, and whether it was finished before.
+
+    Unless it was, the folder belongs to this process alone until `release`. Raises as `find_run`, ValueError when
+    another process has it, and ImportError when the settings ask for events that cannot be written.
     """
     from quantjax.hosts import agreed
 
     if not is_first():  # process 0 looks, and tells whether there is anything to do
-        return None if agreed(True) else (config.workdir / name).expanduser().absolute()
+        return Opened((config.workdir / name).expanduser().absolute(), agreed(True))
     folder, finished = find_run(config.workdir, name, identity, resume=config.resume, overwrite=config.overwrite)
     if not finished:
         hold(folder)
-    if agreed(finished):
-        print((folder / "results.md").read_text(encoding="utf-8"))
-        print(f"finished before: {folder} (add --overwrite to run it again)")
-        return None
-    if config.tensorboard:
+    if not agreed(finished) and config.tensorboard:
         check_tensorboard()
-    return folder
+    return Opened(folder, finished)
 
 
 def hold(folder: Path) -> None:

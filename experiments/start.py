@@ -11,6 +11,7 @@ import jax
 
 from experiments import hosts, run_folder
 from experiments.hosts import Hosts
+from experiments.run_folder import Opened
 from quantjax import parallel
 
 
@@ -40,8 +41,8 @@ def backend() -> str:
         ) from error
 
 
-def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> Path | None:
-    """The folder of the run that these settings name; None, its results shown, when it was finished before.
+def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> Opened:
+    """The folder of the run that these settings name, and whether it was finished before.
 
     From here on products have the settings' precision, and compiled programs are kept beside the runs. Raises as
     `run_folder.open_run`, and ValueError in a process that was started with other settings than process 0.
@@ -49,12 +50,11 @@ def open_run(config: Any, name: str, identity: Mapping[str, Any], note: str) -> 
     hosts.check_same("the settings", identity, "give every process the same flags")
     if config.precision != "tensorfloat32":
         jax.config.update("jax_default_matmul_precision", "highest")
-    folder = run_folder.open_run(config, name, identity)
-    if folder is None:
-        return None
-    parallel.enable_compilation_cache(cache_of(folder) / "compiled")
-    print(f"run {folder}\n{note}", flush=True)
-    return folder
+    opened = run_folder.open_run(config, name, identity)
+    if not opened.finished:
+        parallel.enable_compilation_cache(cache_of(opened.folder) / "compiled")
+        print(f"run {opened.folder}\n{note}", flush=True)
+    return opened
 
 
 def cache_of(folder: Path) -> Path:

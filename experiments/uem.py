@@ -18,11 +18,15 @@ from __future__ import annotations
 import sys
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from experiments.errors import report_errors
 from experiments.scenes.config import UEM, identity, parse, resolve, run_name
 from experiments.settings import describe
 from experiments.terminal import lasting_streams
+
+if TYPE_CHECKING:
+    from experiments.run_folder import Opened
 
 
 @lasting_streams()
@@ -33,13 +37,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(flags: UEM) -> int:
-    """Everything the run does, top to bottom."""
+    """The run, and its results printed; returns the exit status."""
+    from experiments.results import show
+
+    start = time.perf_counter()
+    folder, finished_before = carry_out(flags)
+    show(folder, start, finished_before=finished_before)
+    return 0
+
+
+def carry_out(flags: UEM) -> Opened:
+    """Everything the run does, top to bottom; its folder, and whether there was nothing left to do."""
     start = time.perf_counter()
     import jax
 
     from experiments import hosts, run_folder
     from experiments.progress import Progress
-    from experiments.results import of_run, show
+    from experiments.results import of_run
     from experiments.scenes import baselines, evaluation, networks, outcome, stages, storage
     from experiments.scenes.sets import check_sets, fingerprint, open_sets
     from experiments.start import open_devices, open_run
@@ -49,9 +63,10 @@ def run(flags: UEM) -> int:
     config = resolve(flags, accelerator=open_devices(flags.hosts))
     sets = open_sets(config)
     run_identity = identity(config) | dict(sets.content) | storage.content_from_hub(config)
-    folder = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
-    if folder is None:
-        return 0
+    opened = open_run(config, run_name(config, run_identity), run_identity, outcome.note(config))
+    if opened.finished:
+        return opened
+    folder = opened.folder
 
     # ---- data and given weights, before anything is written
     check_sets(config, sets)
@@ -132,7 +147,7 @@ def run(flags: UEM) -> int:
 
     # ---- the report
     if not hosts.is_first():
-        return 0
+        return opened
     warning = outcome.doubted(config, rows)
     if warning:
         print(warning, file=sys.stderr, flush=True)
@@ -148,8 +163,7 @@ def run(flags: UEM) -> int:
         **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)
-    show(folder, start)
-    return 0
+    return opened
 
 
 if __name__ == "__main__":

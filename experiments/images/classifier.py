@@ -6,6 +6,7 @@ Of a frozen transformer it is the linear probe on its class token that is given 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from experiments.images.stage_one import stage_one
 from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax import trees
+from quantjax.atomic import replaced_file
 from quantjax.classification import fit_classifier, training_seconds
 from quantjax.convert.classifiers import preprocessing_of, to_variables
 from quantjax.convert.compare import heads, some
@@ -146,11 +148,24 @@ def _duration(minutes: float) -> str:
 
 
 def train_or_reread(
-    config: Settings, given: Trained | None, sets: Sets, fit_rows: slice, folder: Path, progress: OpenProgress
+    config: Settings,
+    given: Trained | None,
+    sets: Sets,
+    fit_rows: slice,
+    folder: Path,
+    progress: OpenProgress,
+    *,
+    also: Path | None = None,
 ) -> Trained:
-    """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again."""
+    """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again.
+
+    `also` is the folder of a run with the same stage 1, whose classifier is taken where there is one.
+    """
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
     file = folder / FILE
+    if also is not None and (also / FILE).exists() and not file.exists() and is_first():
+        with replaced_file(file) as temporary:
+            shutil.copyfile(also / FILE, temporary)
     kept = from_first(lambda: trees.flatten(read_safetensors(file)) if file.exists() else None)
     if kept is not None:
         return Trained(model, trees.unflatten(kept), preprocessing, 0.0)
@@ -170,7 +185,7 @@ def train_or_reread(
 def _preprocessing(config: Settings, given: Trained | None) -> Preprocessing:
     if given:
         return given.preprocessing
-    default = {"paper": "energy_ood", "reference": "none"}[config.preset]
+    default = "none" if config.preset == "reference" else "energy_ood"
     preprocessing = of_flags(config, PREPROCESSINGS[config.preprocessing or default])
     return preprocessing._replace(side=config.network_size, short_side=config.short_side)
 

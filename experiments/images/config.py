@@ -40,11 +40,13 @@ BackboneName = Literal[
     "deit_tiny16",
     "deit_small16",
     "vit_base16",
+    "swin_t",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
 # names, beside the outlier sets, of the test inliers, of those held out, and of what a flow was trained on
 INLIER, HELD_OUT, TRAINING = "inlier", "held out", "training rows"
+PUBLISHED = "quantod"  # the method whose flow the command's own flags describe
 WINNER = "energy_quantod_layers"  # chosen on inliers and synthetic outliers, docs/methods.md
 PAPER_OUTLIERS = ("textures", "svhn", "places365", "lsun_c", "lsun_r", "isun")
 
@@ -83,10 +85,15 @@ class QuantOD(shared.Flags):
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
     reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
+    resident_mb: float = 4000.0
+    """Megabytes that the decoded images of one set in files may take in memory; those of a larger set are decoded anew
+    by every pass over them, for which stage 1 must be given, or be a linear probe."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
-    preset: Literal["paper", "reference"] = "paper"
-    """Follow the paper's text, or the authors' released code where the two differ."""
+    preset: Literal["paper", "reference", "best"] = "paper"
+    """Follow the paper's text, or the authors' released code where the two differ. best: what docs/methods.md found to
+    do best instead, flows that begin as Gaussians (quantod_pp, quantod_layers and their sums with Energy) without the
+    published one."""
     flow: Literal["glow", "realnvp", "gin", "nice"] = "glow"
     """Coupling block (QuantOD, Table 3)."""
     blocks: int | None = None
@@ -177,7 +184,10 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
 LATER = ("short_side", "network_size", "full_spectrum")  # of no run before them; where they say nothing its name stays
-PLACE = ("score_batch_size", "image_lists")  # beside settings.PLACE, what no number depends on
+PLACE = ("score_batch_size", "resident_mb", "image_lists")  # beside settings.PLACE, what no number depends on
+OF_THE_FLOW = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
+# what decides nothing of the classifier
+AFTER_STAGE_ONE = (*PLACE, *OF_THE_FLOW, "outliers", "scores", "detector", "protocol", "calibration_tpr")
 
 
 def parse(argv: list[str] | None = None) -> QuantOD:
@@ -192,6 +202,8 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
 
     config = _benchmark(config)
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
+    if config.preset == "best":
+        _check_no_published_flow(config)
     config = _sizes(config)
     if probe:
         config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
@@ -202,12 +214,12 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
         outliers=BUNDLED_OUTLIERS if demonstration else PAPER_OUTLIERS,
         flow_epochs=flows.PRESETS[config.preset].epochs,
         shuffle=flows.PRESETS[config.preset].shuffle,
-        scores=methods.names(),
+        scores=tuple(name for name in methods.names() if config.preset != "best" or name != PUBLISHED),
         precision=default_precision(accelerator),
         score_batch_size=1024 if accelerator else 128,
     )
     assert config.scores is not None
-    wanted = [*((WINNER,) if demonstration else ()), "quantod", *config.scores, ""]
+    wanted = [*((WINNER,) if demonstration or config.preset == "best" else ()), PUBLISHED, *config.scores, ""]
     config = fill(config, detector=next(name for name in wanted if name in (*config.scores, "")))
     config = fill(config, views=config.flow_epochs if accelerator else 5)
     if config.preset == "reference" and config.loss == "quantile" and config.q in (0.0, 1.0):
@@ -237,6 +249,19 @@ def _benchmark(config: QuantOD) -> QuantOD:
             f"{' '.join(lists.outliers)}: leave --inlier and --outliers out"
         )
     return dataclasses.replace(config, inlier=lists.inlier, outliers=lists.outliers)
+
+
+def _check_no_published_flow(config: QuantOD) -> None:
+    """Raise ValueError where flags speak of the flow that preset best does not fit."""
+    way_out = "give --preset paper or reference for it"
+    if PUBLISHED in (config.scores or ()):
+        raise ValueError(f"--scores {PUBLISHED} is the published flow, which --preset best does not fit: {way_out}")
+    plain = QuantOD()
+    for name in OF_THE_FLOW:
+        if getattr(config, name) != getattr(plain, name):
+            raise ValueError(
+                f"{shared.flag(name)} is a setting of the published flow, which --preset best does not fit: {way_out}"
+            )
 
 
 def _sizes(config: QuantOD) -> QuantOD:
@@ -278,6 +303,7 @@ def check(settings: Settings) -> None:
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
+    check_interval("--resident-mb", settings.resident_mb, 0.0, float("inf"))
     if settings.network_size is not None:
         check_interval("--network-size", settings.network_size, 8, 4096)
     if settings.short_side is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import hosts
-from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings, label_and_path
+from experiments.images.config import HELD_OUT, INLIER, TRAINING, QuantOD, Settings, label_and_path
 from experiments.progress import OpenProgress
 from quantjax import data, methods
 from quantjax.bundled import images as bundled
@@ -20,6 +20,7 @@ from quantjax.data.content import digest
 from quantjax.data.openood import CUT_ALREADY, Lists, find_lists
 from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
+from quantjax.data.streamed import megabytes
 
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
 HELD_OUT_SHARE = 0.2
@@ -28,21 +29,21 @@ HELD_OUT_SHARE = 0.2
 class Labelled(NamedTuple):
     """Images with their classes."""
 
-    images: np.ndarray  # [., H, W, 3] uint8
+    images: Any  # [., H, W, 3] uint8
     labels: np.ndarray  # [.] int32
 
 
 class Sets(NamedTuple):
-    """N training, M test images of H x W pixels, K classes."""
+    """N training, M test images of H x W pixels, K classes; images too many for memory are data.StreamedImages."""
 
-    train_images: np.ndarray  # [N, H, W, 3] uint8
+    train_images: Any  # [N, H, W, 3] uint8
     train_labels: np.ndarray  # [N] int32
-    test_images: np.ndarray  # [M, H, W, 3] uint8
+    test_images: Any  # [M, H, W, 3] uint8
     test_labels: np.ndarray  # [M] int32
-    outliers: dict[str, np.ndarray]  # name -> [., H, W, 3] uint8
+    outliers: dict[str, Any]  # name -> [., H, W, 3] uint8
     class_names: tuple[str, ...]  # [K]
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
-    validation_images: np.ndarray | None = None  # [V, H, W, 3] uint8, inliers of a benchmark to calibrate on
+    validation_images: Any = None  # [V, H, W, 3] uint8, inliers of a benchmark to calibrate on
     shifted: Mapping[str, Labelled] = {}  # name -> inliers of another look, of the full spectrum
 
 
@@ -54,7 +55,7 @@ class Opened(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     class_names: tuple[str, ...]
     seconds: float
@@ -62,7 +63,6 @@ class _Loaded(NamedTuple):
 
 def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
     """Every set of the run by (name, split); raises ValueError and FileNotFoundError as `open_source` does."""
-
     lists = lists_of(config)
 
     def opened(name: str, split: str) -> Opened:
@@ -93,6 +93,17 @@ def _names(source: Any) -> tuple[str, ...]:
     return tuple(getattr(source, "class_names", ()))
 
 
+def absent(config: QuantOD) -> dict[str, str]:
+    """Which outlier sets that the flags name are not there, and what is said of each."""
+    found = {}
+    for name in config.outliers or ():
+        try:
+            open_source(path_of(name), config.data_dir, "test")
+        except FileNotFoundError as error:
+            found[label_of(name)] = str(error)
+    return found
+
+
 def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict[str, str]:
     """What stands for all images and labels in a run's identity: digests of the inlier and of the outlier sets."""
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
@@ -119,10 +130,16 @@ def load_sets(
         source, opening = sources[name, split]
         short_side = None if config.protocol == "openood" and name in CUT_ALREADY else config.short_side
         start = time.perf_counter() - opening
-        with progress(f"read {label_of(name)}") as report:
-            images, labels = hosts.load(
-                partial(data.load, size=config.image_size, short_side=short_side, report=report), source
-            )
+        images = data.streamed(source, config.image_size, short_side, config.resident_mb)
+        if images is not None:
+            labels = source.labels
+            hosts.check_same("the images", {"fingerprint": images.fingerprint}, hosts.REMEDY)
+            print(f"{label_of(name)}: {len(images):,} images, decoded by every pass over them", flush=True)
+        else:
+            with progress(f"read {label_of(name)}") as report:
+                images, labels = hosts.load(
+                    partial(data.load, size=config.image_size, short_side=short_side, report=report), source
+                )
         names = _names(source)
         if config.class_order == "numbers" and isinstance(source, FileSource) and names:
             labels, names = by_number(labels, names)
@@ -134,7 +151,7 @@ def load_sets(
     check_labels("labels of the inlier training split", train_labels, len(class_names))
     test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
-    outliers: dict[str, np.ndarray] = {}
+    outliers: dict[str, Any] = {}
     load_seconds = {INLIER: test.seconds}
     for name in config.outlier_sets:
         label = label_of(name)
@@ -162,7 +179,7 @@ def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
     return train.class_names or tuple(str(k) for k in range(count))
 
 
-def _mixed(config: Settings, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
+def _mixed(config: Settings, train: _Loaded) -> tuple[Any, np.ndarray]:
     """Training rows in file order, or shuffled once, by a fixed seed, where a set may be listed class by class.
 
     The last rows are held out: they must hold every class.
@@ -170,7 +187,7 @@ def _mixed(config: Settings, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
     if config.protocol != "openood" and (config.inlier in KNOWN or config.inlier in bundled.SETS):
         return train.images, train.labels
     order = np.random.default_rng(0).permutation(len(train.labels))
-    return train.images[order], train.labels[order]
+    return data.rows_of(train.images, order), train.labels[order]
 
 
 def _same_classes(test: _Loaded, names: tuple[str, ...]) -> np.ndarray:
@@ -188,7 +205,7 @@ def _check_classes(inlier: str, train: tuple[str, ...], test: tuple[str, ...]) -
         )
 
 
-def _check_outlier_name(config: Settings, name: str, seen: dict[str, np.ndarray]) -> None:
+def _check_outlier_name(config: Settings, name: str, seen: dict[str, Any]) -> None:
     label = label_of(name)
     if path_of(name) == path_of(config.inlier):
         raise ValueError(f"--outliers {label} is the inlier set itself: name another set")
@@ -211,6 +228,16 @@ def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
     if not trained_here:
         return 0
     return min(HELD_OUT_IMAGES, round(rows * HELD_OUT_SHARE))
+
+
+def check_fits(config: Settings, sets: Sets) -> None:
+    """Raise ValueError where stage 1 would train on images that are not held in memory."""
+    if isinstance(sets.train_images, data.StreamedImages):
+        raise ValueError(
+            f"--inlier {config.inlier} takes {megabytes(sets.train_images.shape):,.0f} MB in memory, more than "
+            f"--resident-mb {config.resident_mb:g}, and stage 1 trains on images in memory: give --weights of a "
+            "trained classifier, or raise --resident-mb"
+        )
 
 
 def check_every_class(sets: Sets, fit_rows: slice) -> None:

@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.images.config import PLACE
+from experiments.images.config import OF_THE_FLOW, PLACE, PUBLISHED
 from experiments.side_by_side import Run, groups, over_seeds, spread
 from quantjax import markdown
 
 EQUAL_WITHIN = (*PLACE, "scores", "detector")  # settings that do not make another line
 KEYS = ("fpr95", "auroc")
-FLOW_ONLY = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 
 
 def image_tables(runs: Sequence[Run], epochs: Iterable[int]) -> str:
@@ -47,10 +46,10 @@ def _methods_table(runs: Sequence[Run]) -> str:
     sets = list(dict.fromkeys(row["outlier"] for run in runs for row in run["rows"]))
     lines = []
     for flow in (False, True):
-        chosen = [run for run in runs if any((row["method"] == "quantod") == flow for row in run["rows"])]
-        for label, group in _groups(chosen, () if flow else FLOW_ONLY):
+        chosen = [run for run in runs if any((row["method"] == PUBLISHED) == flow for row in run["rows"])]
+        for label, group in _groups(chosen, () if flow else OF_THE_FLOW):
             for method in dict.fromkeys(row["method"] for run in group for row in run["rows"]):
-                if (method == "quantod") == flow:
+                if (method == PUBLISHED) == flow:
                     having = [run for run in group if any(row["method"] == method for row in run["rows"])]
                     lines.append([f"{label} ({_count(having)})", method, *_cells(having, method, sets)])
     return markdown.table(["Settings", "Method", *sets, "Average"], lines)

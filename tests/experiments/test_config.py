@@ -40,6 +40,13 @@ def test_the_flags_have_the_library_s_defaults():
     assert full.keys() | {"dropout"} == flows.DEFAULTS.keys()
 
 
+def test_the_best_preset_leaves_the_published_flow_out():
+    best = resolve(QuantOD(inlier="cifar10", preset="best"), accelerator=False)
+    paper = resolve(QuantOD(inlier="cifar10"), accelerator=False)
+    assert set(paper.scores) - set(best.scores) == {"quantod"}
+    assert (best.detector, paper.detector) == ("energy_quantod_layers", "quantod")
+
+
 def test_views_follow_the_machine():
     assert resolve(QuantOD(inlier="cifar10"), accelerator=False).views == 5
     assert resolve(QuantOD(inlier="cifar10"), accelerator=True).views == 50
@@ -74,6 +81,8 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"outliers": ()}, "--outliers must name at least one"),
         ({"scores": ()}, "--scores must name at least one"),
         ({"scores": ("msp", "nearest")}, "--scores must be of quantod, .*; got 'nearest'"),
+        ({"preset": "best", "scores": ("msp", "quantod")}, "--scores quantod is the published flow"),
+        ({"preset": "best", "flow_epochs": 3}, "--flow-epochs is a setting of the published flow"),
         ({"outliers": ("none", "gratings")}, "--outliers none stands alone, got none gratings"),
         ({"scores": ("msp", "knn"), "detector": "energy"}, "--detector must be of msp, knn; got 'energy'"),
         ({"weights": "missing.npz"}, "--weights must be a file"),
