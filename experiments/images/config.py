@@ -138,7 +138,8 @@ class QuantOD(shared.Flags):
     accumulate: int = 1
     """Parts in which stage 1 works through a batch, to save memory; each part has batch statistics of its own."""
     score_batch_size: int | None = None
-    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
+    """Images of one scoring step; of cached features 2,048 rows whatever it says. Default 1024 on an accelerator, 128
+    on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
     """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
 
