@@ -14,10 +14,10 @@ from experiments.images.classifier import Trained
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.images.features import Extracted
 from experiments.images.scoring import Scored
-from experiments.images.sets import Sets
+from experiments.images.sets import Sets, lists_of
 from quantjax import data, detector, methods, metrics
 from quantjax.methods import Fitted
-from quantjax.report import Curve, MethodScores, write_results
+from quantjax.report import Curve, MethodScores, write_openood, write_results
 
 PAPER_REPEATS = 3
 CALIBRATION_SEED = 0  # fixed: the same half of the test inliers calibrates every run
@@ -27,17 +27,19 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
 
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
-    the test inliers calibrates and the other half is judged.
+    the test inliers calibrates and the other half is judged. A benchmark has a validation list for it.
     """
-    source, held, other = calibrating(scored)
+    source, held, other = calibrating(config, scored)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `too_few` says it once for all methods
         return metrics.calibrate(held, source=source, tpr=config.calibration_tpr, check_scores=other)
 
 
-def calibrating(scored: Scored) -> tuple[str, np.ndarray, np.ndarray]:
+def calibrating(config: Settings, scored: Scored) -> tuple[str, np.ndarray, np.ndarray]:
     """(where they come from, scores that set the threshold, scores of other inliers that it is judged on)."""
     inliers = scored.scores[INLIER]
+    if config.protocol == "openood":
+        return "inliers of the validation list", scored.scores[HELD_OUT], inliers
     if HELD_OUT in scored.scores:
         return "training images in neither stage", scored.scores[HELD_OUT], inliers
     half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
@@ -89,7 +91,7 @@ def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
 
 def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
     """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
-    if config.protocol == "full":
+    if config.protocol != "paper":
         return rates(scores_in, scores_out)
     cap = data.paper_cap(len(scores_in))
     draws = [rates(scores_in, data.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
@@ -104,7 +106,12 @@ def rows(
     fit_seconds: Mapping[str, float],
     extract_compile_seconds: float,
 ) -> list[dict[str, Any]]:
-    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set."""
+    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set.
+
+    Rows of a benchmark also say whether the set is near or far.
+    """
+    lists = lists_of(config)
+    group_of = {} if lists is None else {name: group for group, names in lists.groups.items() for name in names}
     result = []
     for method, one in scored.items():
         for outlier in sets.outliers:
@@ -120,11 +127,35 @@ def rows(
             images = len(sets.test_images) + len(sets.outliers[outlier])
             result.append(
                 {"method": method, "outlier": outlier}
+                | ({"group": group_of[outlier]} if group_of else {})
                 | protocol_rates(config, one.scores[INLIER], one.scores[outlier])
                 | seconds
                 | {"total_seconds": total, "images_per_second": images / total}
             )
     return result
+
+
+def benchmark(
+    config: Settings, sets: Sets, scored: Mapping[str, Scored], outputs: Mapping[str, Extracted]
+) -> dict[str, Any]:
+    """What results hold of a benchmark of OpenOOD alone, see report.openood; {} of another protocol."""
+    lists = lists_of(config)
+    if lists is None:
+        return {}
+    found: dict[str, Any] = {"groups": lists.groups}
+    if not sets.shifted:
+        return found
+    inliers = (INLIER, *sets.shifted)
+    logits = np.concatenate([outputs[name].logits for name in inliers])
+    labels = np.concatenate([sets.test_labels, *(one.labels for one in sets.shifted.values())])
+    full_rows = [
+        {"method": method, "outlier": outlier}
+        | rates(np.concatenate([one.scores[name] for name in inliers]), one.scores[outlier])
+        for method, one in scored.items()
+        for outlier in sets.outliers
+    ]
+    full = {"inliers": list(sets.shifted), "accuracy": 100.0 * metrics.accuracy(logits, labels), "rows": full_rows}
+    return found | {"full_spectrum": full}
 
 
 def doubted(config: Settings, rows: Sequence[Mapping[str, Any]], scored: Mapping[str, Scored]) -> str | None:
@@ -162,7 +193,7 @@ def save_detector(
             params=fitted.params,
             threshold=calibration.threshold,
             calibration=detector.in_percent(calibration),
-            held_out=detector.keep(calibrating(scored)[1]),
+            held_out=detector.keep(calibrating(config, scored)[1]),
         ),
         folder,
     )
@@ -175,7 +206,7 @@ def write(
     calibrations: Mapping[str, metrics.Calibration],
     curve: Curve | None,
 ) -> None:
-    """results.json, results.md and report.html."""
+    """results.json, results.md and report.html; of a benchmark of OpenOOD its CSV files before them."""
     shown = {
         name: MethodScores(
             one.scores[INLIER],
@@ -185,4 +216,6 @@ def write(
         for name, one in scored.items()
         if results["outliers"]
     }
+    if "groups" in results:
+        write_openood(folder, results)
     write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])
