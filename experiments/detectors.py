@@ -15,9 +15,7 @@ def open_detector(folder: Path, flag: str) -> Any:
     if not folder.is_dir():
         raise FileNotFoundError(f"{flag} must be the folder of a run, {folder} does not exist or is no folder")
     if not (own / "detector.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no detector: the run is not finished, or it is another kind of folder"
-        )
+        raise FileNotFoundError(f"{folder} holds no detector: the run is not finished, or it is another kind of folder")
     from experiments.start import backend
     from quantjax import detector, parallel
 

@@ -14,9 +14,11 @@ from quantjax.atomic import replaced_file
 LARGEST = 5  # parts that are described
 OPACITY = 0.6
 AHEAD = 4  # scenes that are decoded while the networks see those before
-COLUMNS = {
-    "path": str, "unknown_percent": float, "parts": int, "largest_pixels": int, "largest_left": int, "largest_top": int,
-    "largest_right": int, "largest_bottom": int, "highest_score": float, "threshold": float, "mask": str, "overlay": str,
+BOX = ("left", "top", "right", "bottom")
+COLUMNS: dict[str, type] = {
+    "path": str, "unknown_percent": float, "parts": int,
+    "largest_pixels": int, **{f"largest_{side}": int for side in BOX},
+    "highest_score": float, "threshold": float, "mask": str, "overlay": str,
 }  # fmt: skip
 
 
@@ -128,8 +130,8 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `mark` as a line of a table: of its parts the largest alone."""
     plain = {name: value for name, value in row.items() if name != "largest"}
     for part in row["largest"][:1]:
-        box = zip(("left", "top", "right", "bottom"), part["box"], strict=True)
-        plain |= {"largest_pixels": part["pixels"]} | {f"largest_{side}": value for side, value in box}
+        box = {f"largest_{side}": value for side, value in zip(BOX, part["box"], strict=True)}
+        plain |= {"largest_pixels": part["pixels"], **box}
     return plain
 
 

@@ -4,6 +4,7 @@ from quantjax.documented import show_fields
 from quantjax.report.files import (
     append_jsonl,
     read_jsonl,
+    to_text,
     write_json,
     write_results,
     write_scenes,
@@ -19,6 +20,7 @@ __all__ = [
     "append_jsonl",
     "check_results",
     "read_jsonl",
+    "to_text",
     "write_json",
     "write_results",
     "write_scenes",

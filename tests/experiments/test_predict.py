@@ -223,7 +223,9 @@ def test_csv_parquet_and_json_say_the_same(capsys, run_folder, photos, monkeypat
     assert (status, errors) == (0, [])
     wanted = [json.loads(line) for line in lines]
     assert parquet.read_table(file).to_pylist() == wanted
-    assert [{name: kind(row[name]) for name, kind in predict.COLUMNS.items()} for row in csv.DictReader(table)] == wanted
+    assert [
+        {name: kind(row[name]) for name, kind in predict.COLUMNS.items()} for row in csv.DictReader(table)
+    ] == wanted
 
 
 @pytest.mark.parametrize("flags", [["--json", "--csv"], ["--top", "0"], ["--top", "some"]])
