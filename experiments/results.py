@@ -62,7 +62,7 @@ def _found(results: Mapping[str, Any]) -> str:
         keys = (("auroc", "AUROC"), ("fpr95", "FPR95")) if of_images else (("ap", "AP"), ("fpr95", "FPR95"))
         means = [f"{name} {sum(row[key] for row in rows) / len(rows):.1f}" for key, name in keys]
         parts = [f"{' / '.join(means)} % on {len(rows)} set{'' if len(rows) == 1 else 's'}", *parts]
-    return f"{chosen}: {'; '.join(parts) or 'nothing was evaluated'}"
+    return ": ".join(filter(None, (chosen, "; ".join(parts) or "nothing was evaluated")))
 
 
 def _near(folder: Path) -> Path:
