@@ -37,7 +37,14 @@ def show(folder: Path, start: float, *, finished_before: bool) -> None:
         print(f"finished before: {folder} (add --overwrite to run it again)")
     else:
         print(f"{time.perf_counter() - start:.0f} s; results.json, results.md, report.html and detector/ in {folder}")
-    print("\n".join(verdict(json.loads((folder / "results.json").read_text(encoding="utf-8")), folder)))
+    file = folder / "results.json"
+    try:
+        lines = verdict(json.loads(file.read_text(encoding="utf-8")), folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({type(error).__name__}: {error}): add --overwrite to run it again"
+        ) from None
+    print("\n".join(lines))
 
 
 def verdict(results: Mapping[str, Any], folder: Path) -> tuple[str, str, str]:

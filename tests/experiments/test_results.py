@@ -1,8 +1,11 @@
 """The last three lines of a run."""
 
 import os
+import time
 
-from experiments.results import verdict
+import pytest
+
+from experiments.results import show, verdict
 
 
 def row(method, outlier, auroc, fpr95, **more):
@@ -42,3 +45,11 @@ def test_scenes_have_precision_of_their_own_variant(tmp_path):
     assert file == f"open:  '{spaced}'/report.html"
     older = {"positive_class": "outlier", "config": {}, "rows": []}
     assert verdict(older, spaced)[0] == "found: nothing was evaluated"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"positive_class": "inlier", "config": 3, "rows": []}'])
+def test_damaged_results_are_one_error(tmp_path, content):
+    (tmp_path / "results.md").write_text("text")
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json is damaged .* --overwrite"):
+        show(tmp_path, time.perf_counter(), finished_before=True)
