@@ -126,7 +126,9 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
         config.precision,
         layers=any("layers" in methods.get(name).reads for name in config.scores),
     )
-    images = {INLIER: sets.test_images, **sets.outliers}
+    images = {INLIER: sets.test_images, **sets.outliers, **{name: one.images for name, one in sets.shifted.items()}}
+    if sets.validation_images is not None:
+        images[HELD_OUT] = sets.validation_images
     outputs = {name: features.extract(extractor, name, rows, cache, Progress) for name, rows in images.items()}
     train = features.extract(extractor, "training set", sets.train_images, cache, Progress)
     accuracy = 100.0 * metrics.accuracy(outputs[INLIER].logits, sets.test_labels)
@@ -185,6 +187,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
         "outliers": list(sets.outliers),
         "accuracy": accuracy,
         "calibration": outcome.in_percent(calibrations[chosen]),
+        **outcome.benchmark(config, sets, scored, outputs),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
         "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},

@@ -59,8 +59,9 @@ class QuantOD(shared.Flags):
     """
 
     inlier: str = "digits"
-    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
-    one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders, an .npz or a
+    list of images (.txt); of one's own set without a split 20 % of each class, drawn once and for all, are the test
+    images."""
     outliers: Unset[tuple[str, ...]] = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
@@ -130,8 +131,14 @@ class QuantOD(shared.Flags):
     detector: Unset[str] = None
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first; of
     the demonstration energy_quantod_layers, which does best in docs/methods.md."""
-    protocol: Literal["paper", "full"] = "full"
-    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
+    protocol: Literal["paper", "full", "openood"] = "full"
+    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws. openood: the
+    benchmark whose lists are in --image-lists, outliers positive, near and far sets apart."""
+    image_lists: Path | None = None
+    """For --protocol openood, folder of one benchmark's lists, benchmark_imglist/cifar10 of OpenOOD 1.5: what is
+    trained on, calibrated on and tested on. Their images are looked for in --data-dir and beside benchmark_imglist."""
+    full_spectrum: bool = False
+    """Of --protocol openood, also count inliers whose look is shifted as inliers, beside the plain benchmark."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
@@ -187,8 +194,14 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
 # of no run before them; where they are as runs before had them the run's name stays
-LATER = {"short_side": None, "network_size": None, "objective": "cross_entropy", "auxiliary": None}
-PLACE = ("score_batch_size", "resident_mb")  # beside settings.PLACE, what no number depends on
+LATER = {
+    "short_side": None,
+    "network_size": None,
+    "objective": "cross_entropy",
+    "auxiliary": None,
+    "full_spectrum": False,
+}
+PLACE = ("score_batch_size", "resident_mb", "image_lists")  # beside settings.PLACE, what no number depends on
 OF_THE_FLOW = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 # what decides nothing of the classifier
 AFTER_STAGE_ONE = (*PLACE, *OF_THE_FLOW, "outliers", "scores", "detector", "protocol", "calibration_tpr")
@@ -205,6 +218,7 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     from quantjax.bundled.images import BUNDLED_OUTLIERS
     from quantjax.classification import FINE_TUNING_EPOCHS
 
+    config = _benchmark(config)
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
     if config.preset == "best":
         _check_no_published_flow(config)
@@ -233,6 +247,28 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
+
+
+def _benchmark(config: QuantOD) -> QuantOD:
+    """With the sets that the lists of --protocol openood are of; raises ValueError where the flags contradict them."""
+    from quantjax.data.openood import find_lists
+
+    if config.protocol != "openood":
+        for name in ("image_lists", "full_spectrum"):
+            if getattr(config, name):
+                raise ValueError(f"{shared.flag(name)} belongs to --protocol openood: give both, or neither")
+        return config
+    if config.image_lists is None:
+        raise ValueError(
+            "--protocol openood needs --image-lists FOLDER, that of a benchmark: benchmark_imglist/cifar10"
+        )
+    lists = find_lists(config.image_lists, full_spectrum=config.full_spectrum)
+    if config.inlier not in (QuantOD.inlier, lists.inlier) or config.outliers is not None:
+        raise ValueError(
+            f"--protocol openood takes its sets from {config.image_lists}, inliers {lists.inlier}, outliers "
+            f"{' '.join(lists.outliers)}: leave --inlier and --outliers out"
+        )
+    return dataclasses.replace(config, inlier=lists.inlier, outliers=lists.outliers)
 
 
 def _check_no_published_flow(config: QuantOD) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from quantjax.bundled import images as bundled
 from quantjax.checks import check_labels
 from quantjax.data.class_order import by_number
 from quantjax.data.content import digest
+from quantjax.data.openood import CUT_ALREADY, Lists, find_lists
 from quantjax.data.readers import FileSource
 from quantjax.data.sources import KNOWN, open_source
 from quantjax.data.streamed import megabytes
@@ -24,6 +26,13 @@ from quantjax.data.streamed import megabytes
 HELD_OUT_IMAGES = 5000  # of CIFAR's 50,000; a smaller training set holds out the reference's share
 HELD_OUT_SHARE = 0.2
 AUXILIARY = "auxiliary"  # in a split's place: training images where the set has any
+
+
+class Labelled(NamedTuple):
+    """Images with their classes."""
+
+    images: Any  # [., H, W, 3] uint8
+    labels: np.ndarray  # [.] int32
 
 
 class Sets(NamedTuple):
@@ -37,6 +46,8 @@ class Sets(NamedTuple):
     class_names: tuple[str, ...]  # [K]
     load_seconds: dict[str, float]  # INLIER (test split) and each outlier set
     auxiliary: Any = None  # [., H, W, 3] uint8, outliers to train with
+    validation_images: Any = None  # [V, H, W, 3] uint8, inliers of a benchmark to calibrate on
+    shifted: Mapping[str, Labelled] = {}  # name -> inliers of another look, of the full spectrum
 
 
 class Opened(NamedTuple):
@@ -55,22 +66,48 @@ class _Loaded(NamedTuple):
 
 def open_sources(config: Settings) -> dict[tuple[str, str], Opened]:
     """Every set of the run by (name, split); raises ValueError and FileNotFoundError as `open_source` does."""
+    lists = lists_of(config)
+    if lists is not None:
+        found = {key: _timed(partial(lists.open, *key, config.data_dir)) for key in lists.files}
+    else:
+        found = _named_sources(config)
+    if config.auxiliary is not None:
+        found[config.auxiliary, AUXILIARY] = _timed(
+            partial(_open_auxiliary, path_of(config.auxiliary), config.data_dir)
+        )
+    return found
+
+
+def _named_sources(config: Settings) -> dict[tuple[str, str], Opened]:
+    """The inlier and the outlier sets that the flags name."""
 
     def opened(name: str, split: str) -> Opened:
-        start = time.perf_counter()
-        source = open_source(path_of(name), config.data_dir, split, divide=name == config.inlier)
-        return Opened(source, time.perf_counter() - start)
+        return _timed(partial(open_source, path_of(name), config.data_dir, split, divide=name == config.inlier))
 
     found = {(config.inlier, split): opened(config.inlier, split) for split in ("train", "test")}
     _check_classes(config.inlier, *(_names(one.source) for one in found.values()))
     missing = [(name, "test") for name in dict.fromkeys(config.outlier_sets) if (name, "test") not in found]
-    found |= {key: opened(*key) for key in missing}
-    if config.auxiliary is None:
-        return found
+    return found | {key: opened(*key) for key in missing}
+
+
+def _open_auxiliary(name: str, data_dir: Path | None) -> Any:
     try:
-        return found | {(config.auxiliary, AUXILIARY): opened(config.auxiliary, "train")}
+        return open_source(name, data_dir, "train")
     except ValueError:  # a set without splits
-        return found | {(config.auxiliary, AUXILIARY): opened(config.auxiliary, "test")}
+        return open_source(name, data_dir, "test")
+
+
+def _timed(open_it: Callable[[], Any]) -> Opened:
+    start = time.perf_counter()
+    return Opened(open_it(), time.perf_counter() - start)
+
+
+def lists_of(config: Settings) -> Lists | None:
+    """The lists of the benchmark that --protocol openood runs; None of another protocol."""
+    if config.protocol != "openood":
+        return None
+    assert config.image_lists is not None  # config.resolve saw to it
+    return find_lists(config.image_lists, full_spectrum=config.full_spectrum)
 
 
 def _names(source: Any) -> tuple[str, ...]:
@@ -96,9 +133,13 @@ def content(config: Settings, sources: Mapping[tuple[str, str], Opened]) -> dict
     inliers = [sources[config.inlier, split].source for split in ("train", "test")]
     outliers = [sources[name, "test"].source for name in config.outlier_sets]
     found = {"inlier_content": digest(*inliers), "outliers_content": digest(*outliers)}
-    if config.auxiliary is None:
-        return found
-    return found | {"auxiliary_content": digest(sources[config.auxiliary, AUXILIARY].source)}
+    if config.auxiliary is not None:
+        found["auxiliary_content"] = digest(sources[config.auxiliary, AUXILIARY].source)
+    lists = lists_of(config)
+    if lists is not None:
+        others = [(config.inlier, "val"), *((name, "test") for name in lists.shifted)]
+        found["lists_content"] = digest(*(sources[key].source for key in others))
+    return found
 
 
 def load_sets(
@@ -113,8 +154,9 @@ def load_sets(
 
     def read(name: str, split: str) -> _Loaded:
         source, opening = sources[name, split]
+        short_side = None if config.protocol == "openood" and name in CUT_ALREADY else config.short_side
         start = time.perf_counter() - opening
-        images = data.streamed(source, config.image_size, config.short_side, config.resident_mb)
+        images = data.streamed(source, config.image_size, short_side, config.resident_mb)
         if images is not None:
             labels = source.labels
             hosts.check_same("the images", {"fingerprint": images.fingerprint}, hosts.REMEDY)
@@ -122,7 +164,7 @@ def load_sets(
         else:
             with progress(f"read {label_of(name)}") as report:
                 images, labels = hosts.load(
-                    partial(data.load, size=config.image_size, short_side=config.short_side, report=report), source
+                    partial(data.load, size=config.image_size, short_side=short_side, report=report), source
                 )
         names = _names(source)
         if config.class_order == "numbers" and isinstance(source, FileSource) and names:
@@ -131,7 +173,7 @@ def load_sets(
 
     train, test = read(config.inlier, "train"), read(config.inlier, "test")
     class_names = _class_names(config.inlier, train)
-    train_images, train_labels = _mixed(config.inlier, train)
+    train_images, train_labels = _mixed(config, train)
     check_labels("labels of the inlier training split", train_labels, len(class_names))
     test_labels = _same_classes(test, train.class_names)
     check_labels("labels of the inlier test split", test_labels, len(class_names))
@@ -148,7 +190,16 @@ def load_sets(
     if config.auxiliary is not None:
         auxiliary = read(config.auxiliary, AUXILIARY).images
         _check_auxiliary(config, auxiliary, {f"--inlier {config.inlier}": train_images} | _flagged(outliers))
-    return Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds, auxiliary)
+    sets = Sets(train_images, train_labels, test.images, test_labels, outliers, class_names, load_seconds, auxiliary)
+    lists = lists_of(config)
+    if lists is None:
+        return sets
+    validation = read(config.inlier, "val")
+    others = {"validation": validation} | {name: read(name, "test") for name in lists.shifted}
+    for name, one in others.items():
+        check_labels(f"labels of the {name} list", one.labels, len(class_names))
+    shifted = {name: Labelled(others[name].images, others[name].labels) for name in lists.shifted}
+    return sets._replace(validation_images=validation.images, shifted=shifted)
 
 
 def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
@@ -158,12 +209,12 @@ def _class_names(inlier: str, train: _Loaded) -> tuple[str, ...]:
     return train.class_names or tuple(str(k) for k in range(count))
 
 
-def _mixed(inlier: str, train: _Loaded) -> tuple[np.ndarray, np.ndarray]:
+def _mixed(config: Settings, train: _Loaded) -> tuple[Any, np.ndarray]:
     """Training rows in file order, or shuffled once, by a fixed seed, where a set may be listed class by class.
 
     The last rows are held out: they must hold every class.
     """
-    if inlier in KNOWN or inlier in bundled.SETS:
+    if config.protocol != "openood" and (config.inlier in KNOWN or config.inlier in bundled.SETS):
         return train.images, train.labels
     order = np.random.default_rng(0).permutation(len(train.labels))
     return data.rows_of(train.images, order), train.labels[order]
@@ -211,8 +262,10 @@ def held_out(config: Settings, rows: int, *, trained_here: bool) -> int:
     """How many of the last training rows stay out of both stages.
 
     A classifier trained here keeps 5,000 (reference: 20 %) to calibrate on. Foreign weights saw all training images, so
-    nothing is gained by it; the reference still fits its flow to the first 80 %.
+    nothing is gained by it; the reference still fits its flow to the first 80 %. A benchmark has a list for it.
     """
+    if config.protocol == "openood":
+        return 0
     if config.preset == "reference":
         return round(rows * HELD_OUT_SHARE)
     if not trained_here:

@@ -2,6 +2,7 @@
 
 - `sources`  names and paths -> random-access sources: `open_source("cifar10", data_dir, split="train")`
 - `readers`  the sources themselves: CIFAR pickles, SVHN .mat, .npz, prepared TFDS sets; `folders` of images
+- `image_lists`  text files that list images; `openood` which of them make up a benchmark of OpenOOD
 - `places`   where a set or a path is looked for, under data_dir first
 - `listing`  which files a folder holds: for every reader; `labels` which values are class numbers
 - `tables`   features and labels in .npy, .npz, .pt, .safetensors, HDF5 and Parquet

@@ -18,7 +18,7 @@ def scenes(**how):
 
 
 MAY_BE_NONE = {"data_dir", "weights", "weights_key", "preprocessing", "mean", "deviation", "channel_order", "run"}
-MAY_BE_NONE |= {"short_side", "network_size", "auxiliary"}
+MAY_BE_NONE |= {"short_side", "network_size", "auxiliary", "image_lists"}
 
 
 def test_the_demonstration_and_the_paper_differ_in_size_alone():
