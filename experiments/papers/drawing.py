@@ -11,14 +11,20 @@ from experiments.papers.plan import AVERAGE, SHOWN, Plan, Value
 
 FORMATS = ("svg", "pdf", "png")
 SIZE = (8.0, 3.2)  # inches
-STYLE: dict[str, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {
+    "backend": "agg",
+    "svg.hashsalt": "",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def draw(plan: Plan, values: Sequence[Value], path: Path) -> list[Path]:
     """Write the figure as path.svg, .pdf and .png; the files."""
     import matplotlib
 
-    with matplotlib.rc_context({"backend": "agg", "svg.hashsalt": "", **STYLE}):
+    with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=SIZE, layout="constrained")
