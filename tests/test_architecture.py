@@ -132,7 +132,7 @@ def test_public_names_of_a_package_are_there(package):
         module.no_such_name  # noqa: B018
 
 
-PROGRAMS = {"quantod": "images", "uem": "scenes", "predict": "both", "tables": "both"}
+PROGRAMS = {"quantod": "images", "uem": "scenes", "predict": "both", "evaluate": "both", "tables": "both"}
 SIDES = {**PROGRAMS, "images": "images", "scenes": "scenes", "papers": "both"}
 
 

@@ -14,7 +14,7 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.settings import Precision, check_choices, default_precision, fill
+from experiments.settings import Precision, Unset, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "dinov2_vits14",
@@ -51,62 +51,62 @@ class UEM(shared.Flags):
 
     inlier: Literal["streets", "camvid", "cityscapes"] = "streets"
     """Inlier scenes: streets (bundled, rendered), camvid, cityscapes."""
-    objects: str | None = None
+    objects: Unset[str] = None
     """Objects that are pasted as outliers: bundled, coco, cutouts, or a folder of RGBA images or of images/ and
     masks/. Default: bundled for streets, coco otherwise."""
-    evaluate: tuple[str, ...] | None = None
+    evaluate: Unset[tuple[str, ...]] = None
     """Evaluation sets: road_anomaly, fs_laf, smiyc_at, smiyc_ot, or <inlier>_mix, the inlier test scenes with objects
     pasted that training never showed. Commas or spaces separate them; none: a threshold alone, which needs no outlier.
     Default: streets_mix for streets, road_anomaly and fs_laf otherwise."""
-    image_height: int | None = None
+    image_height: Unset[int] = None
     """Resize every image to this height in pixels. Default: as they are."""
-    preset: Literal["reference", "paper", "short"] | None = None
+    preset: Unset[Literal["reference", "paper", "short"]] = None
     """reference: the authors' released code; paper: the text of Nayal, Shoeb, Güney 2024, where the two differ; short:
     reference with a memory that runs under 10,000 steps can fill. Default: reference, for the demonstration short."""
     variant: Literal["g-d", "d-d", "g-g"] = "g-d"
     """Heads of segmentor and estimator: D = linear, G = Gaussian mixture (Table 3)."""
-    backbone: BackboneName | None = None
+    backbone: Unset[BackboneName] = None
     """Default: dinov2_vitb14_reg (section 4); vit_tiny_scratch for the demonstration. The scratch ones are trained with
     the decoder in stage 1, then frozen like the others."""
     backbone_weights: str | None = None
     """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
-    swin_shift: Literal["larger_maps", "always"] | None = None
+    swin_shift: Unset[Literal["larger_maps", "always"]] = None
     """Whether swin_b moves its windows on maps of one window, too: always, as segmentors do, or on larger maps alone,
     as classifiers do. Default: as the source of the weights does."""
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
-    steps: int | None = None
+    steps: Unset[int] = None
     """Stage 1 steps. Default 90,000 (released code); 500 for the demonstration."""
-    estimator_steps: int | None = None
+    estimator_steps: Unset[int] = None
     """Stage 2 steps. Default 4,000 (released code); 500 for the demonstration."""
     warmup: int = 1500
     """Steps of linear warm-up of either stage (released code). A stage without more steps, and each of preset short,
     warms up for at most a tenth of them."""
-    learning_rate: float | None = None
+    learning_rate: Unset[float] = None
     """Peak of the warm-up; then linear decay to 1e-7. Default 5e-4 (released code); 1e-3 for the demonstration."""
-    batch_size: int | None = None
+    batch_size: Unset[int] = None
     """Crops of one step over all devices. Default 16 (released scripts: four per device on four); 8 for the
     demonstration."""
-    crop: Pair | None = None
+    crop: Unset[Pair] = None
     """Height and width of training crops. Default 518 1036 (section 4), 112 224 for the demonstration, cut down to
     multiples of the backbone's stride: 512 1024 for clip_vitb16 and swin_b."""
-    window: Pair | None = None
+    window: Unset[Pair] = None
     """Height and width of the windows of inference. Default: the crop."""
-    stride: Pair | None = None
+    stride: Unset[Pair] = None
     """Step between windows. Default 140 140 (released code), cut down like the crop, and at most the window."""
-    window_batch: int | None = None
+    window_batch: Unset[int] = None
     """Windows of one inference step over all devices. Default 8 on an accelerator, 2 on a CPU."""
-    channels: int | None = None
+    channels: Unset[int] = None
     """Channels of the decoder and of the space where heads work. Default 256; 64 for the scratch backbones, 48 for the
     demonstration."""
     components: int = 5
     """Gaussians per class (section 4)."""
     paste_probability: float = 1.0
     """Share of training scenes with an object pasted in stage 2 (the authors' run names)."""
-    object_share: tuple[float, float] | None = None
+    object_share: Unset[tuple[float, float]] = None
     """Resize every pasted object so that its longer side is a random share, between these two, of the scene's height.
     Default: keep its size, as the paper does; 0.25 0.6 for the demonstration, whose scenes are small."""
-    hue: float | None = None
+    hue: Unset[float] = None
     """Largest turn of the hue by colour jitter, in turns of the colour circle. Default 0.5 (released code); 0.05 for
     the scratch backbones, which have little but colour to start from."""
     freeze_statistics: bool = True
@@ -120,9 +120,9 @@ class UEM(shared.Flags):
     """Score of the detector that is saved."""
     baselines: tuple[Literal["pebal", "rba"], ...] = ()
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
-    exact: bool | None = None
+    exact: Unset[bool] = None
     """Sort all pixels for AP, AUROC and FPR95 instead of streaming them. Default: up to 60 million pixels a set."""
-    workers: int | None = None
+    workers: Unset[int] = None
     """Processes that prepare training crops; 0 = threads of this one. Default: 0 on a CPU, 8 with an accelerator."""
 
 

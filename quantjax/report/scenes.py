@@ -8,7 +8,17 @@ from typing import Any
 
 from quantjax.report import maps, markup
 from quantjax.report.maps import Example
-from quantjax.report.tables import ap_fpr_table, auroc_component_table, percent, speed_table, to_markdown, unique
+from quantjax.report.tables import (
+    Table,
+    ap_fpr_table,
+    auroc_component_table,
+    drawn,
+    percent,
+    pixel_threshold_table,
+    speed_table,
+    to_markdown,
+    unique,
+)
 
 
 def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]) -> str:
@@ -24,7 +34,7 @@ def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]]
 def _evaluation(
     results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]
 ) -> list[str]:
-    table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
+    table, more = ap_fpr_table(results), _more_tables(results)
     return [
         markup.section("results", table.title, markup.table(table)),
         *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
@@ -40,13 +50,18 @@ def to_text(results: Mapping[str, Any]) -> str:
         *([str(results["note"])] if results.get("note") else []),
         f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage"
         f"{_how(results)}. "
-        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
+        f"{drawn(results).capitalize()}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No evaluation set was given: nothing was evaluated."]) + "\n"
-    for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
+    for table in (ap_fpr_table(results), *_more_tables(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _more_tables(results: Mapping[str, Any]) -> list[Table]:
+    at_threshold = [pixel_threshold_table(results)] if all("outliers_found" in row for row in results["rows"]) else []
+    return [*at_threshold, auroc_component_table(results), speed_table(results)]
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -62,7 +77,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     miou = results["miou"]
     before = f"{percent(miou['before'])} before the second stage{_how(results)}"
     known = ("Inlier mIoU", percent(miou["after"]), before)
-    run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}")
+    run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, {drawn(results)}")
     if not results["rows"]:
         return [("Outliers", "none", "nothing was evaluated"), known, run]
     best = max(results["rows"], key=lambda row: row["ap"])
