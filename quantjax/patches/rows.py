@@ -1,0 +1,115 @@
+"""Patch features of inlier scenes as rows that a method can be fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quantjax.checks import check_shape
+from quantjax.inference import batched, starts
+from quantjax.patches.network import PatchNetwork, named_features
+from quantjax.rows import IGNORED
+from quantjax.types import PyTree
+
+Report = Callable[[int, int], None]  # (scenes done, scenes in all)
+
+
+class PatchRows(NamedTuple):
+    """Patches of some scenes."""
+
+    features: dict[str, np.ndarray]
+    """By the name of the map, [N, C] float32"""
+    labels: dict[str, np.ndarray] | None
+    """By the name of the map, [N] int32 in 0..K-1; None for scenes without labels"""
+
+
+def patch_rows(
+    network: PatchNetwork,
+    variables: PyTree,
+    scenes: Sequence[Any],
+    *,
+    window: tuple[int, int],
+    batch_size: int = 8,
+    labelled: bool = False,
+    products: str | None = None,
+    devices: Sequence[Any] | None = None,
+    report: Report | None = None,
+) -> PatchRows:
+    """Features of all patches of `scenes`: images uint8 [H, W, 3], or {"image", "label"}.
+
+    Scenes are cut into windows (pixels) that lie side by side, as far as they fit: one more at the end only where it
+    shows more than half a window that the others do not. A scene smaller than the window is filled up with zeros, and
+    patches that are not wholly scene are left out. labelled: each patch gets the label uint8 [H, W] at its centre, and
+    patches of ignored pixels are left out. products is the precision of the network's matrix products. Raises ValueError when there is no scene or no patch, and for shapes that do
+    not fit.
+    """
+    if not len(scenes):
+        raise ValueError("scenes must hold at least one inlier scene, got none")
+    run = batched(partial(named_features, network, products), batch_size=batch_size, shared=1, devices=devices)
+    features: dict[str, list[np.ndarray]] = {name: [] for name in network.maps}
+    labels: dict[str, list[np.ndarray]] = {name: [] for name in network.maps}
+    for index in range(len(scenes)):
+        image, label = _of_scene(scenes[index], labelled)
+        canvas, corners = _windows(image, window)
+        maps = run(variables, np.stack([canvas[y : y + window[0], x : x + window[1]] for y, x in corners]))
+        for name, found in maps.items():
+            kept, own = _inside(found.shape[1:3], window, corners, image.shape, label)
+            features[name].append(found[kept])
+            labels[name].append(own)
+        if report:
+            report(index + 1, len(scenes))
+    rows = {name: np.concatenate(parts) for name, parts in features.items()}
+    if not all(map(len, rows.values())):
+        raise ValueError(
+            f"scenes must hold a whole patch, got none in {len(scenes)} scenes; give larger or labelled ones"
+        )
+    joined = {name: np.concatenate(parts).astype(np.int32) for name, parts in labels.items()}
+    return PatchRows(rows, joined if labelled else None)
+
+
+def _of_scene(scene: Any, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    image = np.asarray(scene["image"] if isinstance(scene, Mapping) else scene)
+    check_shape("a scene", image, "[H, W, 3]")
+    if not labelled:
+        return image, None
+    label = np.asarray(scene["label"])
+    check_shape("label", label, f"[{image.shape[0]}, {image.shape[1]}]")
+    return image, label
+
+
+def _windows(image: np.ndarray, window: tuple[int, int]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """(the image, at least as large as a window; corners of the windows)."""
+    missing = [(0, max(side - length, 0)) for side, length in zip(window, image.shape, strict=False)]
+    canvas = np.pad(image, [*missing, (0, 0)])
+    rows, columns = (_side_by_side(*sides) for sides in zip(canvas.shape, window, strict=False))
+    return canvas, [(y, x) for y in rows for x in columns]
+
+
+def _side_by_side(length: int, window: int) -> list[int]:
+    """Where windows begin that touch; the last one overlaps, by less than a half of itself."""
+    places = starts(length, window, window)
+    return places[:-1] if len(places) > 1 and 2 * (places[-1] - places[-2]) < window else places
+
+
+def _inside(
+    grid: tuple[int, int],
+    window: tuple[int, int],
+    corners: Sequence[tuple[int, int]],
+    size: tuple[int, ...],
+    label: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bool [windows, h, w] of patches to keep, labels of those); without label the labels are empty."""
+    cells = [side / count for side, count in zip(window, grid, strict=True)]
+    ends = [(np.arange(count) + 1) * cell for count, cell in zip(grid, cells, strict=True)]
+    centres = [((np.arange(count) + 0.5) * cell).astype(int) for count, cell in zip(grid, cells, strict=True)]
+    kept = np.stack([np.outer(y + ends[0] <= size[0], x + ends[1] <= size[1]) for y, x in corners])
+    if label is None:
+        return kept, np.zeros(0, np.int32)
+    padded = np.pad(label, [(0, max(w - n, 0)) for w, n in zip(window, label.shape, strict=True)],
+                    constant_values=IGNORED)  # fmt: skip
+    own = np.stack([padded[np.ix_(y + centres[0], x + centres[1])] for y, x in corners])
+    kept &= own != IGNORED
+    return kept, own[kept]
