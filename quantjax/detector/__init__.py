@@ -8,7 +8,7 @@ from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fit import fit
 from quantjax.detector.images import Detector
-from quantjax.detector.patches import PatchDetector, fit_patches
+from quantjax.detector.patches import PatchDetector, fit_patches, scene_maps
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor
 from quantjax.documented import show_fields
@@ -37,6 +37,7 @@ __all__ = [
     "predict",
     "predictor",
     "save",
+    "scene_maps",
     "score",
 ]
 

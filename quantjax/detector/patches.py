@@ -161,10 +161,20 @@ def _window_of(scenes: Sequence[Any], cell: int) -> tuple[int, int]:
 def predictor(detector: PatchDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ScenePredictor:
     """As scenes.predictor: functions of one scene uint8 [H, W, 3] of any size."""
     check(detector)
+    run = scene_maps(detector, batch_size=batch_size, devices=devices)
+    return make_predictor(run, detector.score, detector.threshold, detector.image_height)
+
+
+def scene_maps(
+    detector: PatchDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None
+) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+    """run(image uint8 [H, W, 3]) -> {detector.score: [H, W], "prediction": zeros [H, W]}, for segmentation.evaluate.
+
+    The image is scored at its own size, whatever the detector's height.
+    """
     fn, finish, weights = parts(detector)
     sizes: dict[str, Any] = {"window": detector.window, "stride": detector.stride, "batch_size": batch_size}
-    run = partial(sliding(fn, finish, **sizes, devices=devices), replicate(weights, devices))
-    return make_predictor(run, detector.method.name, detector.threshold, detector.image_height)
+    return partial(sliding(fn, finish, **sizes, devices=devices), replicate(weights, devices))
 
 
 def parts(detector: PatchDetector) -> tuple[Callable[..., Any], Callable[..., Any], tuple[PyTree, PyTree]]:
