@@ -71,6 +71,8 @@ class UEM(shared.Flags):
     maps: tuple[str, ...] | None = None
     """Maps of the backbone that patches are taken from, block_9 say, where nothing is trained. Default: the last
     quarter of its blocks."""
+    scales: tuple[float, ...] = (1.0,)
+    """Of a window, at which the backbone sees it, where nothing is trained: scores of all scales are added up."""
     reference_scenes: int = 20
     """Training scenes whose patches are the reference, where nothing is trained."""
     per_class: bool = False
@@ -193,7 +195,7 @@ FULL_SIZE: dict[str, Any] = {
 DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
 STRIDE = 140
 PLACE = ("window_batch", "workers")  # beside settings.PLACE, what no number depends on
-PATCHES = ("maps", "reference_scenes", "per_class")  # what no number depends on where networks are trained
+PATCHES = ("maps", "scales", "reference_scenes", "per_class")  # what no number depends on where networks are trained
 TRAINING = ("preset", "steps", "estimator_steps", "warmup", "learning_rate", "batch_size", "crop", "channels",
             "components", "paste_probability", "hue", "freeze_statistics", "per_device_sinkhorn", "methods", "detector",
             "baselines")  # fmt: skip
@@ -322,7 +324,7 @@ def _check_patches(settings: Settings) -> None:
         return
     from quantjax import patches
 
-    patches.backbone(settings.backbone, settings.maps)
+    patches.backbone(settings.backbone, settings.maps, scales=settings.scales)
     if (settings.window is None) != (settings.stride is None):
         raise ValueError("--window and --stride go together where nothing is trained: give both or neither")
 

@@ -76,11 +76,12 @@ def fit(config: Settings, train: Any, progress: OpenProgress) -> PatchDetector:
         return detector.fit_patches(
             name,
             config.backbone,
-            Spread(train, config.reference_scenes),
+            spread(train, config.reference_scenes),
             variables=variables,
             overrides=overrides,
             preprocessing=storage.read_preprocessing(config),
             maps=config.maps,
+            scales=config.scales,
             settings=own,
             labelled=config.per_class,
             image_height=config.image_height,
@@ -92,18 +93,10 @@ def fit(config: Settings, train: Any, progress: OpenProgress) -> PatchDetector:
         )
 
 
-class Spread:
+def spread(source: Any, count: int) -> list[Any]:
     """At most `count` rows of a source, evenly spread."""
-
-    def __init__(self, source: Any, count: int):
-        places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-        self.source, self.places = source, [int(place) for place in places]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.source[self.places[index]]
+    places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    return [source[int(place)] for place in places]
 
 
 def weights(config: Settings) -> tuple[PyTree, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One way in for every kind of detector: of images (`images`), of `features`, of pixels of scenes (`scenes`, `patches`)."""
+"""One way in for every kind of detector: of `images`, of `features`, of pixels of scenes (`scenes`, `patches`)."""
 
 from __future__ import annotations
 

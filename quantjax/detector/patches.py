@@ -48,8 +48,10 @@ class PatchDetector(NamedTuple):
     """Of the backbone"""
     preprocessing: Preprocessing
     """Of the images in [0, 1]"""
+    maps: tuple[str, ...]
+    """Names of the backbone's maps that are read"""
     method: PatchMethod
-    """What scores the patches of which maps"""
+    """What scores the patches of these maps, at every scale"""
     params: PyTree
     """See patches.FittedPatches"""
     window: tuple[int, int]
@@ -66,6 +68,8 @@ class PatchDetector(NamedTuple):
     """Of the backbone, a key of PRECISIONS"""
     image_height: int | None = None
     """As of SceneDetector"""
+    scales: tuple[float, ...] = (1.0,)
+    """See patches.PatchNetwork"""
 
     @property
     def score(self) -> str:
@@ -82,6 +86,7 @@ def fit_patches(
     overrides: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
     maps: Sequence[str] | None = None,
+    scales: Sequence[float] = (1.0,),
     settings: methods.Settings | None = None,
     labelled: bool = False,
     image_height: int | None = None,
@@ -97,7 +102,8 @@ def fit_patches(
     scenes are a sequence of images uint8 [H, W, 3], or of {"image": ...}, whose labels are read where labelled asks for
     Gaussians of single classes: uint8 [H, W], 255 where a pixel is ignored. backbone is a name of
     extractors.FEATURE_BACKBONES; variables and overrides are those of convert.read_backbone. `maps` names what is read
-    of it, by default the last quarter of its blocks; settings replace the method's defaults.
+    of it, by default the last quarter of its blocks, of windows as they are or, with scales, also smaller or larger;
+    settings replace the method's defaults.
 
     image_height resizes every scene first. The window is by default as large as the smallest scene, at most 640 pixels
     a side, in whole patches; the stride half of that. Raises ValueError for an unknown backbone, map, method or
@@ -105,12 +111,11 @@ def fit_patches(
     """
     check_choice("backbone", backbone, FEATURE_BACKBONES)
     check_choice("precision", precision, PRECISIONS)
-    shown = _AtHeight(scenes, image_height)
-    cell = FEATURE_BACKBONES[backbone].stride
-    window = _window_of(shown, cell) if window is None else window
+    shown: Any = _AtHeight(scenes, image_height, labelled)
+    window = _window_of(shown, FEATURE_BACKBONES[backbone].stride) if window is None else window
     stride = (max(window[0] // 2, 1), max(window[1] // 2, 1)) if stride is None else stride
     network = patches.backbone(
-        backbone, maps, overrides=overrides, preprocessing=preprocessing, dtype=PRECISIONS[precision][0]
+        backbone, maps, overrides=overrides, preprocessing=preprocessing, scales=scales, dtype=PRECISIONS[precision][0]
     )
     patches.check_method(method)
     rows = patches.patch_rows(
@@ -119,10 +124,21 @@ def fit_patches(
     )  # fmt: skip
     fitted = patches.fit_patches(method, rows, settings=settings)
     detector = PatchDetector(
-        backbone, dict(overrides or {}), jax.tree.map(np.asarray, variables), network.preprocessing, fitted.method,
-        jax.tree.map(np.asarray, fitted.params), tuple(window), tuple(stride), math.nan, {}, precision=precision,
+        backbone=backbone,
+        overrides=dict(overrides or {}),
+        variables=jax.tree.map(np.asarray, variables),
+        preprocessing=network.preprocessing,
+        maps=network.maps,
+        method=fitted.method,
+        params=jax.tree.map(np.asarray, fitted.params),
+        window=(window[0], window[1]),
+        stride=(stride[0], stride[1]),
+        threshold=math.nan,
+        calibration={},
+        precision=precision,
         image_height=image_height,
-    )  # fmt: skip
+        scales=network.scales,
+    )
     check(detector._replace(threshold=0.0))
     return detector
 
@@ -130,8 +146,8 @@ def fit_patches(
 class _AtHeight:
     """Scenes at one height; labels, where there are any, follow."""
 
-    def __init__(self, scenes: Sequence[Any], height: int | None):
-        self.scenes, self.height = scenes, height
+    def __init__(self, scenes: Sequence[Any], height: int | None, labelled: bool):
+        self.scenes, self.height, self.labelled = scenes, height, labelled
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -142,7 +158,7 @@ class _AtHeight:
         check_shape("a scene", image, "[H, W, 3]")
         if image.dtype != np.uint8:
             raise ValueError(f"a scene must be uint8 [H, W, 3], got {image.dtype}; give its pixels in 0..255")
-        label = scene.get("label") if isinstance(scene, Mapping) else None
+        label = scene.get("label") if self.labelled and isinstance(scene, Mapping) else None
         if self.height is not None:
             row = resized({"image": image, "label": image[..., 0] if label is None else label, "name": ""}, self.height)
             image, label = row["image"], None if label is None else row["label"]
@@ -155,7 +171,8 @@ def _window_of(scenes: Sequence[Any], cell: int) -> tuple[int, int]:
         raise ValueError("scenes must hold at least one inlier scene, got none")
     few = sorted({round(i) for i in np.linspace(0, len(scenes) - 1, 8)})
     height, width = np.min([scenes[i]["image"].shape[:2] for i in few], axis=0)
-    return tuple(max(min(int(side), LARGEST_WINDOW) // cell, 1) * cell for side in (height, width))  # type: ignore
+    rows, columns = (max(min(int(side), LARGEST_WINDOW) // cell, 1) * cell for side in (height, width))
+    return rows, columns
 
 
 def predictor(detector: PatchDetector, *, batch_size: int = 8, devices: Sequence[Any] | None = None) -> ScenePredictor:
@@ -187,9 +204,10 @@ def network(detector: PatchDetector) -> PatchNetwork:
     """The frozen network that the detector's variables belong to."""
     return patches.backbone(
         detector.backbone,
-        detector.method.maps,
+        detector.maps,
         overrides=detector.overrides,
         preprocessing=detector.preprocessing,
+        scales=detector.scales,
         dtype=PRECISIONS[detector.precision][0],
     )
 
@@ -214,6 +232,8 @@ def content(detector: PatchDetector) -> tuple[dict[str, Any], PyTree]:
         "window": list(detector.window),
         "stride": list(detector.stride),
         "image_height": detector.image_height,
+        "maps": list(detector.maps),
+        "scales": list(detector.scales),
         "score": {"name": detector.method.name, "maps": maps},
     }, {"backbone": detector.variables, "patches": detector.params}
 
@@ -234,6 +254,8 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Pat
     detector = PatchDetector(
         overrides={name: tuple(v) if isinstance(v, list) else v for name, v in overrides.items()},
         variables={},
+        maps=tuple(map(str, content["maps"])),
+        scales=tuple(map(float, content["scales"])),
         method=method,
         params={},
         window=tuple(content["window"]),
@@ -278,4 +300,6 @@ def _check_method(detector: PatchDetector) -> None:
         methods.check_settings(method, settings)
     if len(detector.class_names) != 1:
         raise ValueError(f"class_names must be one, as no class is told from another, got {len(detector.class_names)}")
-    network(detector)
+    named = patches.scaled_names(network(detector))
+    if named != detector.method.maps:
+        raise ValueError(f"the method must be fitted to maps {', '.join(named)}, got {', '.join(detector.method.maps)}")

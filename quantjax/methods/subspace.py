@@ -38,7 +38,6 @@ METHODS = (
         defaults={"share": 0.9, "beta": 1.0},
         source="chosen here: principal components hold 90 % of the variance",
         learns_from=("features",),
-        least_rows=lambda settings: 2,
         fit=_fit,
         template=_template,
         score_settings=("beta",),

@@ -6,7 +6,7 @@ the other; a scene's score is that of its patches, brought to the size of the sc
 
 from quantjax.documented import show_fields
 from quantjax.patches.fit import FittedPatches, PatchMethod, check_method, fit_patches, template
-from quantjax.patches.network import PatchNetwork, backbone, default_maps, map_names, named_features
+from quantjax.patches.network import PatchNetwork, backbone, default_maps, map_names, named_features, scaled_names
 from quantjax.patches.rows import PatchRows, patch_rows
 from quantjax.patches.scoring import finish, make_scorer, patch_scores, windows
 
@@ -25,6 +25,7 @@ __all__ = [
     "named_features",
     "patch_rows",
     "patch_scores",
+    "scaled_names",
     "template",
     "windows",
 ]

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.checks import check_choice
+from quantjax.checks import check_choice, check_interval
 from quantjax.extractors import FEATURE_BACKBONES, VisionTransformer, standardise
+from quantjax.extractors.preprocess import resize_images
 from quantjax.types import Array, FeatureMaps, Preprocessing, PyTree
 
 BLOCK = "block_"  # of a transformer's maps, before the number of the block, counted from 0
+LARGEST_SCALE = 8
 QUARTER = 4  # the last quarter of the blocks is what is read by default
 
 
@@ -28,6 +30,8 @@ class PatchNetwork(NamedTuple):
     """Pixels per cell of the coarsest of them; windows are multiples of it"""
     preprocessing: Preprocessing = Preprocessing()
     """Of the images in [0, 1]"""
+    scales: tuple[float, ...] = (1.0,)
+    """At which the network sees a window: each gives maps of its own, of a smaller or larger copy in whole cells"""
 
 
 def backbone(
@@ -36,13 +40,19 @@ def backbone(
     *,
     overrides: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
+    scales: Sequence[float] = (1.0,),
     dtype: Any = jnp.float32,
 ) -> PatchNetwork:
     """The backbone of that name, read at `maps`: of a plain transformer any block_<i>, of Swin its four.
 
-    By default the last quarter of the blocks. Overrides and preprocessing as of segmentation.make_segmentor. Raises
-    ValueError for names that are not known.
+    By default the last quarter of the blocks. Overrides and preprocessing as of segmentation.make_segmentor, scales as
+    of PatchNetwork. Raises ValueError for names that are not known, and for scales outside 1/8..8 or given twice.
     """
+    if not scales or len(set(scales)) < len(scales):
+        raise ValueError(f"scales must be at least one number, each once, got {list(scales)}")
+    for scale in scales:
+        check_interval("scales", scale, 1 / LARGEST_SCALE, LARGEST_SCALE)
+
     check_choice("backbone", name, FEATURE_BACKBONES)
     known, overrides = FEATURE_BACKBONES[name], dict(overrides or {})
     chosen = tuple(default_maps(name) if maps is None else maps)
@@ -54,7 +64,8 @@ def backbone(
     if known.kind == "plain":
         overrides["layers"] = tuple(sorted(int(one.removeprefix(BLOCK)) for one in chosen))
     module = known.build(dtype=dtype, **overrides)
-    return PatchNetwork(module.apply, chosen, known.stride, preprocessing or known.preprocessing)
+    preset = preprocessing or known.preprocessing
+    return PatchNetwork(module.apply, chosen, known.stride, preset, tuple(map(float, scales)))
 
 
 def map_names(name: str) -> tuple[str, ...]:
@@ -75,15 +86,35 @@ def default_maps(name: str) -> tuple[str, ...]:
 
 
 def named_features(network: PatchNetwork, products: str | None, variables: PyTree, images: Array) -> dict[str, Array]:
-    """Images uint8 [B, H, W, 3] -> {name: map [B, h, w, C] float32} of the network's maps, in their order.
+    """Images uint8 [B, H, W, 3] -> {name: map [B, h, w, C] float32} of scaled_names, in their order.
 
     products is the precision of matrix products; None leaves it as it is set. Raises ValueError when the network does
     not return one of its maps.
     """
-    with nullcontext() if products is None else jax.default_matmul_precision(products):
-        found = network.apply(variables, standardise(images, network.preprocessing))
-    by_name = found.by_name if isinstance(found, FeatureMaps) else found
-    missing = [name for name in network.maps if name not in by_name]
-    if missing:
-        raise ValueError(f"maps must be of {', '.join(by_name)}; got {', '.join(missing)}")
-    return {name: by_name[name].astype(jnp.float32) for name in network.maps}
+    named: dict[str, Array] = {}
+    for scale in network.scales:
+        with nullcontext() if products is None else jax.default_matmul_precision(products):
+            found = network.apply(variables, standardise(_scaled(images, scale, network.stride), network.preprocessing))
+        by_name = found.by_name if isinstance(found, FeatureMaps) else found
+        missing = [name for name in network.maps if name not in by_name]
+        if missing:
+            raise ValueError(f"maps must be of {', '.join(by_name)}; got {', '.join(missing)}")
+        named |= {_scaled_name(name, scale): by_name[name].astype(jnp.float32) for name in network.maps}
+    return named
+
+
+def scaled_names(network: PatchNetwork) -> tuple[str, ...]:
+    """Names of what named_features returns: each map at each scale, "block_9" and "block_9 x0.5"."""
+    return tuple(_scaled_name(name, scale) for scale in network.scales for name in network.maps)
+
+
+def _scaled_name(name: str, scale: float) -> str:
+    return name if scale == 1.0 else f"{name} x{scale:.4g}"
+
+
+def _scaled(images: Array, scale: float, cell: int) -> Array:
+    """The images as they are, or at another size in whole cells, in [0, 1]."""
+    height, width = (max(round(side * scale / cell), 1) * cell for side in images.shape[1:3])
+    if (height, width) == images.shape[1:3]:
+        return images
+    return resize_images(images.astype(jnp.float32) / 255.0, (height, width))

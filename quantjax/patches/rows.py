@@ -10,7 +10,7 @@ import numpy as np
 
 from quantjax.checks import check_shape
 from quantjax.inference import batched, starts
-from quantjax.patches.network import PatchNetwork, named_features
+from quantjax.patches.network import PatchNetwork, named_features, scaled_names
 from quantjax.rows import IGNORED
 from quantjax.types import PyTree
 
@@ -43,14 +43,14 @@ def patch_rows(
     Scenes are cut into windows (pixels) that lie side by side, as far as they fit: one more at the end only where it
     shows more than half a window that the others do not. A scene smaller than the window is filled up with zeros, and
     patches that are not wholly scene are left out. labelled: each patch gets the label uint8 [H, W] at its centre, and
-    patches of ignored pixels are left out. products is the precision of the network's matrix products. Raises ValueError when there is no scene or no patch, and for shapes that do
-    not fit.
+    patches of ignored pixels are left out. products is the precision of the network's matrix products. Raises
+    ValueError when there is no scene or no patch, and for shapes that do not fit.
     """
     if not len(scenes):
         raise ValueError("scenes must hold at least one inlier scene, got none")
     run = batched(partial(named_features, network, products), batch_size=batch_size, shared=1, devices=devices)
-    features: dict[str, list[np.ndarray]] = {name: [] for name in network.maps}
-    labels: dict[str, list[np.ndarray]] = {name: [] for name in network.maps}
+    features: dict[str, list[np.ndarray]] = {name: [] for name in scaled_names(network)}
+    labels: dict[str, list[np.ndarray]] = {name: [] for name in features}
     for index in range(len(scenes)):
         image, label = _of_scene(scenes[index], labelled)
         canvas, corners = _windows(image, window)
@@ -75,6 +75,10 @@ def _of_scene(scene: Any, labelled: bool) -> tuple[np.ndarray, np.ndarray | None
     check_shape("a scene", image, "[H, W, 3]")
     if not labelled:
         return image, None
+    if not isinstance(scene, Mapping) or "label" not in scene:
+        raise ValueError(
+            'a scene must be {"image", "label"} where patches are labelled; leave labelled out, or give both'
+        )
     label = np.asarray(scene["label"])
     check_shape("label", label, f"[{image.shape[0]}, {image.shape[1]}]")
     return image, label

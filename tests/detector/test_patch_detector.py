@@ -23,8 +23,15 @@ def loose_ranks():
 
 @pytest.fixture(scope="module")
 def variables():
-    module = FEATURE_BACKBONES[BACKBONE].build()
-    return jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 28, 56, 3)))
+    """Random ones, of the spread that initialisation gives."""
+    module, rng = FEATURE_BACKBONES[BACKBONE].build(), np.random.default_rng(7)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 56, 3), jnp.float32))
+
+    def draw(path, leaf):
+        values = 0.02 * rng.standard_normal(leaf.shape)
+        return (1.0 + values if "scale" in str(path[-1]) else values).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def frames(count, seed):
@@ -104,22 +111,26 @@ def test_evaluation_runs_what_the_detector_runs(fitted, scene, tmp_path):
 def test_every_kind_of_method_is_stored(variables, scene, tmp_path, name, settings):
     labelled = [{"image": f, "label": np.arange(60, dtype=np.uint8)[None].repeat(30, 0) // 30} for f in frames(12, 4)]
     found = detector.fit_patches(
-        name, BACKBONE, labelled, variables=variables, maps=("block_0", "block_2"), settings=settings,
+        name, BACKBONE, labelled, variables=variables, maps=("block_0",), scales=(1.0, 0.5), settings=settings,
         labelled=name == "mahalanobis_pp", image_height=29,
     )  # fmt: skip
     assert found.method.classes == ((2, 2) if name == "mahalanobis_pp" else (1, 1))
     detector.save(found._replace(threshold=0.0), tmp_path / "d")
     again = detector.load(tmp_path / "d")
+    assert again._replace(variables=0, params=0) == found._replace(variables=0, params=0, threshold=0.0)
+    jax.tree.map(np.testing.assert_array_equal, again.params, found.params)
     score = detector.score(again, scene)
     assert score.shape == (30, 60)
-    np.testing.assert_array_equal(score, detector.score(found, scene))
+    assert np.isfinite(score).all()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda d: d["score"].update(name="energy"), "must read features alone"),
-        (lambda d: d["score"]["maps"][0].update(name="block_9"), "maps must be of block_0"),
+        (lambda d: d["score"]["maps"][0].update(name="block_9"), "must be fitted to maps block_3, got block_9"),
+        (lambda d: d.update(maps=["block_9"]), "maps must be of block_0"),
+        (lambda d: d.update(scales=[1e9]), "scales must lie"),
         (lambda d: d["score"]["maps"][0].update(classes=1e9), "classes of a map must lie"),
         (lambda d: d["score"]["maps"][0]["settings"].update(depth=1), "no setting 'depth'"),
         (lambda d: d.update(window=[28, 57]), "window must be multiples of 14"),

@@ -39,14 +39,17 @@ def scenes():
 def maps_of(weights, image):
     """{name: [h, w, 6]} of an image of whole cells, by loops over the cells."""
     x = (image.astype(np.float64) / 255.0 - 0.4) / 0.3
-    cells = {name: np.array([[x[i : i + c, j : j + c].mean((0, 1)) for j in range(0, x.shape[1], c)]
-                             for i in range(0, x.shape[0], c)]) for name, c in (("fine", 4), ("coarse", 8))}  # fmt: skip
+
+    def means(c):
+        return np.array([[x[i : i + c, j : j + c].mean((0, 1)) for j in range(0, x.shape[1], c)]
+                         for i in range(0, x.shape[0], c)])  # fmt: skip
+
     basis = np.asarray(weights, np.float64)
-    return {"fine": np.tanh(cells["fine"] @ basis), "coarse": np.cos(cells["coarse"] @ basis)}
+    return {"fine": np.tanh(means(4) @ basis), "coarse": np.cos(means(8) @ basis)}
 
 
 def test_rows_are_the_whole_patches_of_windows_side_by_side(network, weights, scenes):
-    """20 x 36 pixels and windows of 16 x 16: from rows 0 alone, 4 more pixels are under half; columns 0 and 16, not 20."""
+    """20 x 36 pixels, windows of 16 x 16: rows from 0 alone, as 4 more are under half; columns from 0 and 16, not 20."""
     rows = patches.patch_rows(network, weights, scenes[:2], window=(16, 16))
     assert {name: found.shape for name, found in rows.features.items()} == {"fine": (64, 6), "coarse": (16, 6)}
     for name in network.maps:
@@ -217,3 +220,16 @@ def test_a_diverged_network_is_refused(network, weights, scenes):
     rows = patches.patch_rows(network, weights * np.nan, scenes[:1], window=(16, 32))
     with pytest.raises(ValueError, match="features of map fine must be finite"):
         patches.fit_patches("mahalanobis_pp", rows)
+
+
+def test_maps_of_a_smaller_copy_stand_beside_those_of_the_window(network, weights):
+    """An image of constant halves: at half the size a patch that lies in one half says what it said."""
+    image = np.full((32, 64, 3), 40, np.uint8)
+    image[:, 32:] = (200, 120, 90)
+    scaled = network._replace(scales=(1.0, 0.5))
+    assert patches.scaled_names(scaled) == ("fine", "coarse", "fine x0.5", "coarse x0.5")
+    found = patches.named_features(scaled, None, weights, jnp.asarray(image[None]))
+    assert tuple(found) == patches.scaled_names(scaled)
+    assert found["fine x0.5"].shape == (1, 4, 8, 6)
+    corners = np.ix_([0], [0, 3], [0, 7])
+    np.testing.assert_allclose(found["fine x0.5"][corners], found["fine"][:, ::7, ::15], atol=2e-3)
