@@ -49,7 +49,7 @@ def maps_of(weights, image):
 
 
 def test_rows_are_the_whole_patches_of_windows_side_by_side(network, weights, scenes):
-    """20 x 36 pixels, windows of 16 x 16: rows from 0 alone, as 4 more are under half; columns from 0 and 16, not 20."""
+    """Windows of 16 x 16 on 20 x 36: rows from 0 alone, as 4 more are under half; columns from 0 and 16."""
     rows = patches.patch_rows(network, weights, scenes[:2], window=(16, 16))
     assert {name: found.shape for name, found in rows.features.items()} == {"fine": (64, 6), "coarse": (16, 6)}
     for name in network.maps:
