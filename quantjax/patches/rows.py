@@ -51,14 +51,19 @@ def patch_rows(
     run = batched(partial(named_features, network, products), batch_size=batch_size, shared=1, devices=devices)
     features: dict[str, list[np.ndarray]] = {name: [] for name in scaled_names(network)}
     labels: dict[str, list[np.ndarray]] = {name: [] for name in features}
+    waiting: list[_Cut] = []  # scenes of few windows share a batch
     for index in range(len(scenes)):
-        image, label = _of_scene(scenes[index], labelled)
-        canvas, corners = _windows(image, window)
-        maps = run(variables, np.stack([canvas[y : y + window[0], x : x + window[1]] for y, x in corners]))
+        waiting.append(_cut(*_of_scene(scenes[index], labelled), window))
+        if sum(len(cut.corners) for cut in waiting) < batch_size and index + 1 < len(scenes):
+            continue
+        maps = run(variables, np.concatenate([cut.windows for cut in waiting]))
+        ends = np.cumsum([len(cut.corners) for cut in waiting])[:-1]
         for name, found in maps.items():
-            kept, own = _inside(found.shape[1:3], window, corners, image.shape, label)
-            features[name].append(found[kept])
-            labels[name].append(own)
+            for cut, part in zip(waiting, np.split(found, ends), strict=True):
+                kept, own = _inside(part.shape[1:3], window, cut)
+                features[name].append(part[kept])
+                labels[name].append(own)
+        waiting = []
         if report:
             report(index + 1, len(scenes))
     rows = {name: np.concatenate(parts) for name, parts in features.items()}
@@ -84,12 +89,20 @@ def _of_scene(scene: Any, labelled: bool) -> tuple[np.ndarray, np.ndarray | None
     return image, label
 
 
-def _windows(image: np.ndarray, window: tuple[int, int]) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """(the image, at least as large as a window; corners of the windows)."""
+class _Cut(NamedTuple):
+    windows: np.ndarray  # [n, h, w, 3]
+    corners: list[tuple[int, int]]
+    size: tuple[int, ...]  # of the scene
+    label: np.ndarray | None
+
+
+def _cut(image: np.ndarray, label: np.ndarray | None, window: tuple[int, int]) -> _Cut:
     missing = [(0, max(side - length, 0)) for side, length in zip(window, image.shape, strict=False)]
     canvas = np.pad(image, [*missing, (0, 0)])
     rows, columns = (_side_by_side(*sides) for sides in zip(canvas.shape, window, strict=False))
-    return canvas, [(y, x) for y in rows for x in columns]
+    corners = [(y, x) for y in rows for x in columns]
+    windows = np.stack([canvas[y : y + window[0], x : x + window[1]] for y, x in corners])
+    return _Cut(windows, corners, image.shape, label)
 
 
 def _side_by_side(length: int, window: int) -> list[int]:
@@ -98,22 +111,16 @@ def _side_by_side(length: int, window: int) -> list[int]:
     return places[:-1] if len(places) > 1 and 2 * (places[-1] - places[-2]) < window else places
 
 
-def _inside(
-    grid: tuple[int, int],
-    window: tuple[int, int],
-    corners: Sequence[tuple[int, int]],
-    size: tuple[int, ...],
-    label: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(bool [windows, h, w] of patches to keep, labels of those); without label the labels are empty."""
+def _inside(grid: tuple[int, int], window: tuple[int, int], cut: _Cut) -> tuple[np.ndarray, np.ndarray]:
+    """(bool [n, h, w] of patches to keep, labels of those); without label the labels are empty."""
     cells = [side / count for side, count in zip(window, grid, strict=True)]
     ends = [(np.arange(count) + 1) * cell for count, cell in zip(grid, cells, strict=True)]
-    centres = [((np.arange(count) + 0.5) * cell).astype(int) for count, cell in zip(grid, cells, strict=True)]
-    kept = np.stack([np.outer(y + ends[0] <= size[0], x + ends[1] <= size[1]) for y, x in corners])
-    if label is None:
+    kept = np.stack([np.outer(y + ends[0] <= cut.size[0], x + ends[1] <= cut.size[1]) for y, x in cut.corners])
+    if cut.label is None:
         return kept, np.zeros(0, np.int32)
-    padded = np.pad(label, [(0, max(w - n, 0)) for w, n in zip(window, label.shape, strict=True)],
-                    constant_values=IGNORED)  # fmt: skip
-    own = np.stack([padded[np.ix_(y + centres[0], x + centres[1])] for y, x in corners])
+    centres = [((np.arange(count) + 0.5) * cell).astype(int) for count, cell in zip(grid, cells, strict=True)]
+    beyond = [(0, max(side - length, 0)) for side, length in zip(window, cut.label.shape, strict=True)]
+    label = np.pad(cut.label, beyond, constant_values=IGNORED)
+    own = np.stack([label[np.ix_(y + centres[0], x + centres[1])] for y, x in cut.corners])
     kept &= own != IGNORED
     return kept, own[kept]
