@@ -9,10 +9,12 @@ scikit-learn and 1x faiss's flat index; every other at least 5x pytorch-ood.
 
 50,000 training rows, 10,000 queries, non-negative correlated features, a linear head that both are given. Both sides
 are fitted and score the queries, in turns, and medians are compared; compilation is apart, in its own column. Ours
-scores through the path of the commands, batches of 1,024 rows of NumPy arrays in one compiled function; theirs gets all
+scores through the path of the commands, batches of 2,048 rows of NumPy arrays in one compiled function; theirs gets all
 queries at once, as its own classes have it. knn and nnguide are fitted here to every row, the mixture to classes alone.
 `seconds` is wall time, `processor` is that of all cores, which other programs on the machine disturb less; ratios are
-theirs / ours of fit + score, by either. Prints one JSON line per dimension.
+theirs / ours of fit + score, by either. On a machine that is not idle, threads of OpenMP and OpenBLAS spin while they
+wait for each other and count as work, tenfold: there give each program one core, with OMP_NUM_THREADS=1
+OPENBLAS_NUM_THREADS=1 taskset -c 1 python benchmarks/scores.py. Prints one JSON line per dimension.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 from benchmarks.machine import machine  # noqa: E402, the line above makes it findable
+from experiments.images.scoring import CACHED_ROWS  # noqa: E402
 from quantjax import methods, scores  # noqa: E402
 from quantjax.inference import batched  # noqa: E402
 from quantjax.scores.subspace import principal_dimension  # noqa: E402
@@ -40,7 +43,6 @@ from quantjax.types import ClassifierOutput  # noqa: E402
 
 CLASSES = {128: 10, 512: 100, 2048: 100}
 NEIGHBOURS = (10, 100)
-BATCH = 1024
 SKIPPED = {"quantod"}  # a flow is trained: benchmarks/flow.py
 Parts = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]  # fit() -> fitted, score(fitted) -> [B]
 
@@ -71,7 +73,7 @@ def ours(name: str, rows: methods.TrainingRows, logits: Any, features: Any, sett
 
         key = json.dumps(dict(fitted.settings), sort_keys=True)
         if key not in runs:
-            runs[key] = batched(on_rows, batch_size=BATCH, shared=1)
+            runs[key] = batched(on_rows, batch_size=CACHED_ROWS, shared=1)
         return runs[key](fitted.params, (logits, features))
 
     return lambda: method.fit(rows, given), score

@@ -65,13 +65,22 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     from experiments import hosts, run_folder
     from experiments.images import classifier as stage_1
     from experiments.images import features, flow, outcome
+    from experiments.images.config import goes_on
     from experiments.images.scoring import score_sets
-    from experiments.images.sets import check_enough, check_every_class, content, held_out, load_sets, open_sources
+    from experiments.images.sets import (
+        check_enough,
+        check_every_class,
+        check_fits,
+        content,
+        held_out,
+        load_sets,
+        open_sources,
+    )
     from experiments.progress import Progress
     from experiments.results import of_run
     from experiments.start import cache_of, open_devices, open_run
     from quantjax import methods, metrics
-    from quantjax.data.arrays import fingerprint
+    from quantjax.data import fingerprint, rows_of
 
     # ---- settings and folder
     jax.config.update("jax_default_prng_impl", flags.random_bits)
@@ -88,12 +97,15 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
     sets = load_sets(config, Progress, sources)
     num_classes = len(sets.class_names)
     given = stage_1.read_weights(config, num_classes)
-    trains = not (given and given.finished)  # --weights may hold a transformer that has no classifier yet
+    # --weights may hold a transformer that has no classifier yet; a classifier that goes on has seen all images
+    trains = not (given and given.finished) and not goes_on(config)
     kept_out = held_out(config, len(sets.train_images), trained_here=trains)
     fit_rows = slice(0, len(sets.train_images) - kept_out)
     check_every_class(sets, fit_rows)
     check_enough(config.scores, sets.train_labels[fit_rows], num_classes)
     print(sizes(sets, kept_out), flush=True)
+    if given is None or goes_on(config):
+        check_fits(config, sets)
     if given is None and not any((place / stage_1.FILE).exists() for place in (folder, classifier or folder)):
         stage_1.check_time(flags, config, fit_rows.stop)
 
@@ -114,13 +126,15 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
         config.precision,
         layers=any("layers" in methods.get(name).reads for name in config.scores),
     )
-    images = {INLIER: sets.test_images, **sets.outliers}
+    images = {INLIER: sets.test_images, **sets.outliers, **{name: one.images for name, one in sets.shifted.items()}}
+    if sets.validation_images is not None:
+        images[HELD_OUT] = sets.validation_images
     outputs = {name: features.extract(extractor, name, rows, cache, Progress) for name, rows in images.items()}
     train = features.extract(extractor, "training set", sets.train_images, cache, Progress)
     accuracy = 100.0 * metrics.accuracy(outputs[INLIER].logits, sets.test_labels)
     print(f"classifier: {accuracy:.2f} % accuracy on {len(sets.test_labels):,} test images", flush=True)
     if trains and kept_out:
-        images[HELD_OUT] = sets.train_images[fit_rows.stop :]
+        images[HELD_OUT] = rows_of(sets.train_images, slice(fit_rows.stop, None))
         outputs[HELD_OUT] = features.rows_of(train, slice(fit_rows.stop, None))
 
     # ---- stage 2: the flow
@@ -173,6 +187,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
         "outliers": list(sets.outliers),
         "accuracy": accuracy,
         "calibration": outcome.in_percent(calibrations[chosen]),
+        **outcome.benchmark(config, sets, scored, outputs),
         "calibrations": {name: outcome.in_percent(c) for name, c in calibrations.items()},
         "methods": {name: outcome.about(name, fitted[name]) for name in config.scores},
         "stage_seconds": {"classifier": trained.seconds, "flow": trained_flow.seconds if trained_flow else 0.0},
@@ -193,7 +208,7 @@ def note(config: Settings) -> str:
     """What kind of run this is, in a sentence."""
     if config.inlier != "digits":
         return f"Preset {config.preset}, protocol {config.protocol} (times are of the whole sets in either)."
-    stage1 = "given weights" if config.weights else f"{config.epochs} epochs"
+    stage1 = "given weights" if config.weights and config.objective == "cross_entropy" else f"{config.epochs} epochs"
     return (
         f"This is the bundled demonstration: digits 0-7, {config.backbone} for {stage1}, {config.blocks} "
         f"{config.flow} blocks of width {config.width} for {config.flow_epochs} epochs. The paper's experiment is "
@@ -204,6 +219,8 @@ def note(config: Settings) -> str:
 def sizes(sets: Any, kept_out: int) -> str:
     """The number of images of every set."""
     counts = ", ".join(f"{name} {len(rows):,}" for name, rows in sets.outliers.items()) or "none"
+    if sets.auxiliary is not None:
+        counts += f"; outliers to train with: {len(sets.auxiliary):,}"
     return (
         f"inliers: {len(sets.train_images):,} to train ({kept_out:,} of them held out), "
         f"{len(sets.test_images):,} to test, {len(sets.class_names)} classes; outliers: {counts}"

@@ -1,4 +1,4 @@
-"""Stage 1: a trained classifier, from a weight file or from cross-entropy training (QuantOD, "Meta-parameters").
+"""Stage 1: a trained classifier, from a weight file, from training (QuantOD, "Meta-parameters"), or from both.
 
 Of a frozen transformer it is the linear probe on its class token that is given or trained (`probe`).
 """
@@ -17,14 +17,14 @@ import numpy as np
 
 from experiments.hosts import is_first
 from experiments.images import probe
-from experiments.images.config import QuantOD, Settings, is_probe
+from experiments.images.config import QuantOD, Settings, goes_on, is_probe
 from experiments.images.sets import Sets
 from experiments.images.stage_one import stage_one
 from experiments.preprocessing import of_flags
 from experiments.progress import OpenProgress
 from quantjax import trees
 from quantjax.atomic import replaced_file
-from quantjax.classification import fit_classifier, training_seconds
+from quantjax.classification import FINE_TUNING_RATE, OBJECTIVES, fit_classifier, training_seconds
 from quantjax.convert.classifiers import preprocessing_of, to_variables
 from quantjax.convert.compare import heads, some
 from quantjax.convert.files import of_file, read_metadata, read_safetensors, write_safetensors
@@ -45,7 +45,7 @@ QUANTOD_WRAPPER = "cls_state_dict"  # the authors' checkpoints; their networks s
 
 
 class Trained(NamedTuple):
-    """A classifier whose weights are final, or a frozen transformer whose probe is not trained yet."""
+    """A classifier whose weights are final, or given weights that stage 1 still trains something of."""
 
     model: Any
     variables: PyTree  # {"params", "batch_stats"}; a probe has params alone
@@ -75,7 +75,8 @@ def read_weights(config: Settings, num_classes: int) -> Trained | None:
             )
             _say_of_transformer(config.backbone, [] if finished else heads(found.arrays))
         else:
-            variables, finished = to_variables(found.arrays, config.backbone, num_classes), True
+            variables = to_variables(found.arrays, config.backbone, num_classes)
+            finished = not goes_on(config)
     recorded = _recorded_preprocessing(config.weights, found.key) or preprocessing_of(found.arrays, config.backbone)
     preprocessing = of_flags(config, PREPROCESSINGS.get(config.preprocessing or "", recorded))
     preprocessing = preprocessing._replace(side=config.network_size, short_side=config.short_side)
@@ -126,7 +127,8 @@ def check_time(flags: QuantOD, config: Settings, images: int) -> None:
 
     def minutes(name: str, epochs: int) -> float:
         network, size = BACKBONES[name].build(2), config.network_size or config.image_size
-        return training_seconds(network, size, images, epochs, cores()) / 60.0
+        rows = images * (1 + OBJECTIVES[config.objective].auxiliary)
+        return training_seconds(network, size, rows, epochs, cores()) / 60.0
 
     expected = minutes(config.backbone, config.epochs)
     if expected <= PATIENCE:
@@ -157,9 +159,10 @@ def train_or_reread(
     *,
     also: Path | None = None,
 ) -> Trained:
-    """Train on the rows `fit_rows`, a probe on the transformer `given`; a resumed run finds what it finished again.
+    """Train on the rows `fit_rows`, a probe on the transformer `given` or the classifier `given` further.
 
-    `also` is the folder of a run with the same stage 1, whose classifier is taken where there is one.
+    A resumed run finds what it finished again. `also` is the folder of a run with the same stage 1, whose classifier is
+    taken where there is one.
     """
     model, preprocessing = build(config, len(sets.class_names)), _preprocessing(config, given)
     file = folder / FILE
@@ -171,10 +174,11 @@ def train_or_reread(
         return Trained(model, trees.unflatten(kept), preprocessing, 0.0)
     start = time.perf_counter()
     images, labels = sets.train_images, sets.train_labels[fit_rows]
-    if given:
+    if given and is_probe(config.backbone):
         variables = probe.train(config, model, given.variables, preprocessing, images, labels, folder, progress)
     else:
-        variables = train(config, model, preprocessing, images[fit_rows], labels, folder, progress)
+        rows, begin = (images[fit_rows], labels, sets.auxiliary), given.variables if given else None
+        variables = train(config, model, preprocessing, *rows, begin, folder, progress)
     if is_first():
         write_safetensors(
             file, variables, {"backbone": config.backbone, PREPROCESSING: preprocessing_to_text(preprocessing)}
@@ -196,11 +200,16 @@ def train(
     preprocessing: Preprocessing,
     images: np.ndarray,
     labels: np.ndarray,
+    auxiliary: np.ndarray | None,
+    start: PyTree | None,
     folder: Path,
     progress: OpenProgress,
 ) -> PyTree:
-    """Train `model` on images uint8 [N, H, W, 3] as the settings say, with progress and a log."""
+    """Train `model` on images uint8 [N, H, W, 3] as the settings say, from `start` on if given, with a log."""
+    how: dict[str, Any] = {"objective": OBJECTIVES[config.objective], "auxiliary": auxiliary, "start": start}
+    if start is not None:
+        how["learning_rate"] = FINE_TUNING_RATE
     with stage_one(config, folder, progress) as options:
         return fit_classifier(
-            model, images, labels, preprocessing=preprocessing, accumulate=config.accumulate, **options
+            model, images, labels, preprocessing=preprocessing, accumulate=config.accumulate, **how, **options
         )

@@ -40,6 +40,7 @@ BackboneName = Literal[
     "deit_tiny16",
     "deit_small16",
     "vit_base16",
+    "swin_t",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]
@@ -58,8 +59,9 @@ class QuantOD(shared.Flags):
     """
 
     inlier: str = "digits"
-    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders or an .npz; of
-    one's own set without a split 20 % of each class, drawn once and for all, are the test images."""
+    """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders, an .npz or a
+    list of images (.txt); of one's own set without a split 20 % of each class, drawn once and for all, are the test
+    images."""
     outliers: tuple[str, ...] | None = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
@@ -77,12 +79,23 @@ class QuantOD(shared.Flags):
     """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
     (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
-    """Trained classifier (.npz, .safetensors, .pt): skips stage 1. Transformers need it: published weights of the
-    transformer, on which stage 1 trains the probe, or classifier.safetensors of a finished run."""
+    """Trained classifier (.npz, .safetensors, .pt): skips stage 1, or begins it with another --objective. Transformers
+    need it: published weights of the transformer, on which stage 1 trains the probe, or classifier.safetensors of a
+    finished run."""
+    objective: Literal["cross_entropy", "logit_norm", "outlier_exposure", "energy_margin", "vos"] = "cross_entropy"
+    """What stage 1 trains for: QuantOD's cross-entropy, or LogitNorm (temperature 0.04), outlier exposure (weight 0.5),
+    energy fine-tuning (margins -23 and -5, weight 0.1), VOS (1,000 features a class, 10,000 samples, weight 0.1, from
+    40 % of the epochs on), each as its paper says. With --weights the classifier goes on from there."""
+    auxiliary: str | None = None
+    """Set of outliers to train with, named as --outliers; its training images where it has any. For --objective
+    outlier_exposure and energy_margin; no set that is evaluated."""
     preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
     reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
+    resident_mb: float = 4000.0
+    """Megabytes that the decoded images of one set in files may take in memory; those of a larger set are decoded anew
+    by every pass over them, for which stage 1 must be given, or be a linear probe."""
     class_order: Literal["text", "numbers"] = "text"
     """How class folders are numbered: by name as text (1, 10, 2), as torchvision does, or as numbers (1, 2, 10)."""
     preset: Literal["paper", "reference", "best"] = "paper"
@@ -104,7 +117,8 @@ class QuantOD(shared.Flags):
     q: float = 0.05
     """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
     epochs: int | None = None
-    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe."""
+    """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe; 10, at a learning rate of
+    0.001, where an --objective goes on from --weights (energy fine-tuning)."""
     flow_epochs: int | None = None
     """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
     views: int | None = None
@@ -117,8 +131,14 @@ class QuantOD(shared.Flags):
     detector: str | None = None
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first; of
     the demonstration energy_quantod_layers, which does best in docs/methods.md."""
-    protocol: Literal["paper", "full"] = "full"
-    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws."""
+    protocol: Literal["paper", "full", "openood"] = "full"
+    """full: whole outlier sets. paper: each capped at 15 batches of 128, shuffled, mean of three draws. openood: the
+    benchmark whose lists are in --image-lists, outliers positive, near and far sets apart."""
+    image_lists: Path | None = None
+    """For --protocol openood, folder of one benchmark's lists, benchmark_imglist/cifar10 of OpenOOD 1.5: what is
+    trained on, calibrated on and tested on. Their images are looked for in --data-dir and beside benchmark_imglist."""
+    full_spectrum: bool = False
+    """Of --protocol openood, also count inliers whose look is shifted as inliers, beside the plain benchmark."""
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
@@ -127,7 +147,8 @@ class QuantOD(shared.Flags):
     accumulate: int = 1
     """Parts in which stage 1 works through a batch, to save memory; each part has batch statistics of its own."""
     score_batch_size: int | None = None
-    """Rows of one scoring step. Default 1024 on an accelerator, 128 on a CPU; 64 and 16 for transformers."""
+    """Images of one scoring step; of cached features 2,048 rows whatever it says. Default 1024 on an accelerator, 128
+    on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95
     """Share of held-out inliers the threshold must accept (QuantOD, "Log-Likelihood Based Threshold")."""
 
@@ -172,8 +193,15 @@ FULL_SIZE: dict[str, Any] = {"backbone": "wrn40_2", "blocks": 8, "width": 512, "
 # Linear probes: the side that their transformers were trained at last or are evaluated at, and quick epochs.
 PROBE: dict[str, Any] = {"image_size": 224, "epochs": 50}
 SMALL_IMAGES = ("cifar10", "cifar100", "svhn", "digits")
-LATER = ("short_side", "network_size")  # of no run before them; where they are None the run's name stays
-PLACE = ("score_batch_size",)  # beside settings.PLACE, what no number depends on
+# of no run before them; where they are as runs before had them the run's name stays
+LATER = {
+    "short_side": None,
+    "network_size": None,
+    "objective": "cross_entropy",
+    "auxiliary": None,
+    "full_spectrum": False,
+}
+PLACE = ("score_batch_size", "resident_mb", "image_lists")  # beside settings.PLACE, what no number depends on
 OF_THE_FLOW = ("flow", "blocks", "layers", "width", "clamp", "loss", "q", "flow_epochs", "views", "shuffle")
 # what decides nothing of the classifier
 AFTER_STAGE_ONE = (*PLACE, *OF_THE_FLOW, "outliers", "scores", "detector", "protocol", "calibration_tpr")
@@ -188,13 +216,17 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     """The settings that the run computes with; raises ValueError on a combination that cannot run."""
     from quantjax import flows, methods
     from quantjax.bundled.images import BUNDLED_OUTLIERS
+    from quantjax.classification import FINE_TUNING_EPOCHS
 
+    config = _benchmark(config)
     demonstration, probe = config.inlier == "digits", is_probe(config.backbone)
     if config.preset == "best":
         _check_no_published_flow(config)
     config = _sizes(config)
     if probe:
         config = fill(config, **PROBE, score_batch_size=64 if accelerator else 16)  # gradients keep all tokens
+    elif goes_on(config):
+        config = fill(config, epochs=FINE_TUNING_EPOCHS)
     config = fill(config, **(DEMONSTRATION if demonstration else FULL_SIZE))
     config = fill(
         config,
@@ -215,6 +247,28 @@ def resolve(config: QuantOD, *, accelerator: bool) -> Settings:
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
+
+
+def _benchmark(config: QuantOD) -> QuantOD:
+    """With the sets that the lists of --protocol openood are of; raises ValueError where the flags contradict them."""
+    from quantjax.data.openood import find_lists
+
+    if config.protocol != "openood":
+        for name in ("image_lists", "full_spectrum"):
+            if getattr(config, name):
+                raise ValueError(f"{shared.flag(name)} belongs to --protocol openood: give both, or neither")
+        return config
+    if config.image_lists is None:
+        raise ValueError(
+            "--protocol openood needs --image-lists FOLDER, that of a benchmark: benchmark_imglist/cifar10"
+        )
+    lists = find_lists(config.image_lists, full_spectrum=config.full_spectrum)
+    if config.inlier not in (QuantOD.inlier, lists.inlier) or config.outliers is not None:
+        raise ValueError(
+            f"--protocol openood takes its sets from {config.image_lists}, inliers {lists.inlier}, outliers "
+            f"{' '.join(lists.outliers)}: leave --inlier and --outliers out"
+        )
+    return dataclasses.replace(config, inlier=lists.inlier, outliers=lists.outliers)
 
 
 def _check_no_published_flow(config: QuantOD) -> None:
@@ -251,6 +305,11 @@ def is_probe(backbone: str | None) -> bool:
     return backbone in PROBES
 
 
+def goes_on(config: QuantOD) -> bool:
+    """Whether stage 1 trains given weights further."""
+    return config.weights is not None and config.objective != "cross_entropy"
+
+
 def check(settings: Settings) -> None:
     """Raise ValueError for values that no run can have."""
     from quantjax import methods
@@ -262,13 +321,15 @@ def check(settings: Settings) -> None:
     check_interval("--clamp", settings.clamp, 0.0, float("inf"), closed="neither")
     least = {"blocks": 1, "layers": 0, "width": 1, "views": 0, "flow_epochs": 1, "batch_size": 2, "score_batch_size": 1}
     least |= {"accumulate": 1}
-    least |= {"epochs": 0 if settings.weights and not is_probe(settings.backbone) else 1}
+    ready = settings.weights and not is_probe(settings.backbone) and not goes_on(settings)
+    least |= {"epochs": 0 if ready else 1}
     shared.check_least(settings, least)
     if settings.batch_size % settings.accumulate:
         raise ValueError(
             f"--accumulate must divide --batch-size, {settings.batch_size}, got {settings.accumulate}; change either"
         )
     check_interval("--image-size", settings.image_size, 8, 4096)
+    check_interval("--resident-mb", settings.resident_mb, 0.0, float("inf"))
     if settings.network_size is not None:
         check_interval("--network-size", settings.network_size, 8, 4096)
     if settings.short_side is not None:
@@ -289,8 +350,38 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--weights-key {settings.weights_key} chooses within --weights: give that file, too")
     if settings.weights is not None and not settings.weights.is_file():
         raise ValueError(f"--weights must be a file (.npz, .safetensors, .pt), got {settings.weights}")
+    check_objective(settings)
     if is_probe(settings.backbone):
         check_probe(settings)
+
+
+def check_objective(settings: Settings) -> None:
+    """Raise ValueError unless the objective suits the network and has the auxiliary outliers that it reads."""
+    from quantjax.classification import OBJECTIVES
+
+    reads = [name for name, how in OBJECTIVES.items() if how.auxiliary]
+    if settings.objective != "cross_entropy" and is_probe(settings.backbone):
+        raise ValueError(
+            f"--objective {settings.objective} trains a whole network, and that of --backbone {settings.backbone} is "
+            "frozen: leave --objective out, or name a convolutional network"
+        )
+    if settings.auxiliary is None:
+        if settings.objective in reads:
+            raise ValueError(f"--objective {settings.objective} needs --auxiliary, a set of outliers to train with")
+        return
+    if settings.objective not in reads:
+        raise ValueError(
+            f"--auxiliary {settings.auxiliary} is not read by --objective {settings.objective}: leave it out, or train "
+            f"with --objective {' or '.join(reads)}"
+        )
+    path = label_and_path(settings.auxiliary)[1]
+    known = {label_and_path(name)[1]: "--outliers" for name in settings.outlier_sets}
+    known[label_and_path(settings.inlier)[1]] = "--inlier"
+    if path in known:
+        raise ValueError(
+            f"--auxiliary {settings.auxiliary} stands under {known[path]}, too: a set to train with as outliers cannot "
+            "judge the result; name another set, or leave it out there"
+        )
 
 
 def check_probe(settings: Settings) -> None:
@@ -319,7 +410,7 @@ def identity(config: Settings) -> dict[str, Any]:
     from quantjax.data.content import file_digest
 
     settings = shared.computed(config, PLACE)
-    settings = {name: value for name, value in settings.items() if value is not None or name not in LATER}
+    settings = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
     return settings if config.weights is None else settings | {"weights": file_digest(config.weights)}
 
 

@@ -14,10 +14,10 @@ from experiments.images.classifier import Trained
 from experiments.images.config import HELD_OUT, INLIER, TRAINING, Settings
 from experiments.images.features import Extracted
 from experiments.images.scoring import Scored
-from experiments.images.sets import Sets
+from experiments.images.sets import Sets, lists_of
 from quantjax import data, detector, methods, metrics
 from quantjax.methods import Fitted
-from quantjax.report import Curve, MethodScores, write_results
+from quantjax.report import Curve, MethodScores, write_openood, write_results
 
 PAPER_REPEATS = 3
 CALIBRATION_SEED = 0  # fixed: the same half of the test inliers calibrates every run
@@ -27,10 +27,12 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     """The threshold that keeps `calibration_tpr` of held-out inliers, and the rate it keeps on others.
 
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
-    the test inliers calibrates and the other half is judged.
+    the test inliers calibrates and the other half is judged. A benchmark has a validation list for it.
     """
     inliers = scored.scores[INLIER]
-    if HELD_OUT in scored.scores:
+    if config.protocol == "openood":
+        source, held, other = "inliers of the validation list", scored.scores[HELD_OUT], inliers
+    elif HELD_OUT in scored.scores:
         source, held, other = "training images in neither stage", scored.scores[HELD_OUT], inliers
     else:
         half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
@@ -85,7 +87,7 @@ def rates(scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
 
 def protocol_rates(config: Settings, scores_in: np.ndarray, scores_out: np.ndarray) -> dict[str, float]:
     """Rates on the whole outlier set, or the mean over three shuffled draws of the paper's size."""
-    if config.protocol == "full":
+    if config.protocol != "paper":
         return rates(scores_in, scores_out)
     cap = data.paper_cap(len(scores_in))
     draws = [rates(scores_in, data.subset(scores_out, cap, [config.seed, k])) for k in range(PAPER_REPEATS)]
@@ -100,7 +102,12 @@ def rows(
     fit_seconds: Mapping[str, float],
     extract_compile_seconds: float,
 ) -> list[dict[str, Any]]:
-    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set."""
+    """One row per method and outlier set: rates, and the seconds of inliers plus this outlier set.
+
+    Rows of a benchmark also say whether the set is near or far.
+    """
+    lists = lists_of(config)
+    group_of = {} if lists is None else {name: group for group, names in lists.groups.items() for name in names}
     result = []
     for method, one in scored.items():
         for outlier in sets.outliers:
@@ -116,11 +123,35 @@ def rows(
             images = len(sets.test_images) + len(sets.outliers[outlier])
             result.append(
                 {"method": method, "outlier": outlier}
+                | ({"group": group_of[outlier]} if group_of else {})
                 | protocol_rates(config, one.scores[INLIER], one.scores[outlier])
                 | seconds
                 | {"total_seconds": total, "images_per_second": images / total}
             )
     return result
+
+
+def benchmark(
+    config: Settings, sets: Sets, scored: Mapping[str, Scored], outputs: Mapping[str, Extracted]
+) -> dict[str, Any]:
+    """What results hold of a benchmark of OpenOOD alone, see report.openood; {} of another protocol."""
+    lists = lists_of(config)
+    if lists is None:
+        return {}
+    found: dict[str, Any] = {"groups": lists.groups}
+    if not sets.shifted:
+        return found
+    inliers = (INLIER, *sets.shifted)
+    logits = np.concatenate([outputs[name].logits for name in inliers])
+    labels = np.concatenate([sets.test_labels, *(one.labels for one in sets.shifted.values())])
+    full_rows = [
+        {"method": method, "outlier": outlier}
+        | rates(np.concatenate([one.scores[name] for name in inliers]), one.scores[outlier])
+        for method, one in scored.items()
+        for outlier in sets.outliers
+    ]
+    full = {"inliers": list(sets.shifted), "accuracy": 100.0 * metrics.accuracy(logits, labels), "rows": full_rows}
+    return found | {"full_spectrum": full}
 
 
 def doubted(config: Settings, rows: Sequence[Mapping[str, Any]], scored: Mapping[str, Scored]) -> str | None:
@@ -169,7 +200,7 @@ def write(
     calibrations: Mapping[str, metrics.Calibration],
     curve: Curve | None,
 ) -> None:
-    """results.json, results.md and report.html."""
+    """results.json, results.md and report.html; of a benchmark of OpenOOD its CSV files before them."""
     shown = {
         name: MethodScores(
             one.scores[INLIER],
@@ -179,4 +210,6 @@ def write(
         for name, one in scored.items()
         if results["outliers"]
     }
+    if "groups" in results:
+        write_openood(folder, results)
     write_results(folder, results, scores=shown, curves=[] if curve is None else [curve])

@@ -11,13 +11,14 @@ from experiments.papers.plan import AVERAGE, SHOWN, Plan, Value
 
 FORMATS = ("svg", "pdf", "png")
 SIZE = (8.0, 3.2)  # inches
+STYLE: dict[str, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw(plan: Plan, values: Sequence[Value], path: Path) -> list[Path]:
     """Write the figure as path.svg, .pdf and .png; the files."""
     import matplotlib
 
-    with matplotlib.rc_context({"backend": "agg", "svg.hashsalt": "", "font.size": 9, "axes.spines.top": False}):
+    with matplotlib.rc_context({"backend": "agg", "svg.hashsalt": "", **STYLE}):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -51,6 +52,7 @@ def _epochs(axes: Any, plan: Plan, own: Sequence[Value]) -> None:
     for line in plan.lines:
         points = [value for value in own if value.line == line.label and value.place.epoch is not None]
         _curve(axes, [value.place.epoch for value in points], points, line.label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch of the flow")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import jax
@@ -37,12 +38,22 @@ def reproduce_all(
         name: jobs(plan, _flags(plan, flags, workdir, data_dir, smoke), seeds, smoke=smoke)
         for name, plan in plans.items()
     }
-    if smoke:
-        jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of such a run
-    finished = _carry_out_all(list(dict.fromkeys(job.config for own in wanted.values() for job in own)))
+    configs = list(dict.fromkeys(job.config for own in wanted.values() for job in own))
+    with _quick_compiling() if smoke else nullcontext():
+        finished = _carry_out_all(configs)
     for name, plan in plans.items():
         _write(workdir / FOLDER / name, plan, [(job, finished[job.config]) for job in wanted[name]])
     return 1 if any(done.failed for done in finished.values()) else 0
+
+
+@contextmanager
+def _quick_compiling() -> Iterator[None]:
+    """Compiling is most of a small run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _flags(plan: Plan, flags: Sequence[str], workdir: Path, data_dir: Path | None, smoke: bool) -> QuantOD:

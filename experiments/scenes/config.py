@@ -31,6 +31,7 @@ BackboneName = Literal[
     "deit_small16",
     "vit_base16",
     "swin_b",
+    "swin_t",
     "vit_small_scratch",
     "vit_tiny_scratch",
 ]

@@ -44,12 +44,24 @@ def to_probe_variables(
     if own:
         arrays = {n.replace(OWN, "params/", 1): array for n, array in arrays.items()}
     params = to_backbone_variables(arrays, name)["params"]
-    if image_size is not None:
+    _check_windows(name, backbone_overrides(arrays, name))
+    if image_size is not None and "positions" in params:
         params["positions"] = _resized(params["positions"], name, image_size, backbone_overrides(arrays, name))
     if own:
         return join(params, _head(head, name, num_classes)), True
     published = _published_head(state_dict, num_classes) if name in SUPERVISED else None
     return join(params, published or _zeros(name, num_classes)), published is not None
+
+
+def _check_windows(name: str, overrides: Mapping[str, Any]) -> None:
+    """Raise ValueError for a Swin that computes otherwise than a classifier of that name, whatever its sizes say."""
+    known = FEATURE_BACKBONES[name].build()
+    for attribute in ("window", "shift"):
+        if attribute in overrides and overrides[attribute] != getattr(known, attribute):
+            raise ValueError(
+                f"weights of the classifier {name} have {attribute} {getattr(known, attribute)}, got "
+                f"{overrides[attribute]}; give those of a classifier of that window, not of a segmentor"
+            )
 
 
 def _resized(positions: np.ndarray, name: str, image_size: int, overrides: Mapping[str, Any]) -> np.ndarray:

@@ -182,6 +182,31 @@ MICROSOFT_SWIN = Family(
     None,
 )
 
+TORCHVISION_SWIN = Family(
+    r"^features\.1\.0\.attn\.relative_position_bias_table$",
+    NO_PREFIX,
+    {
+        r"features\.0\.0": "patches",
+        r"features\.0\.2": "patch_norm",
+        **{
+            rf"features\.{2 * stage + 1}\.(\d+)\.{theirs}": rf"stage_{stage}_block_\1/{ours}"
+            for stage in range(4)
+            for theirs, ours in {
+                r"norm(\d)": r"norm\2",
+                r"attn\.relative_position_bias_table": "attention/positions",
+                r"attn\.qkv": "attention/qkv",
+                r"attn\.proj": "attention/out",
+                r"mlp\.0": "mlp/in",
+                r"mlp\.3": "mlp/out",
+            }.items()
+        },
+        **{rf"features\.{2 * i + 2}\.(norm|reduction)": rf"merge_{i}/\1" for i in range(3)},
+        r"norm": CLASSIFIER_NORM,
+    },
+    r"head\..*|.*\.relative_position_index",
+    None,
+)
+
 _PREFIX = r"(?:swin\.)?"
 _BLOCK = _PREFIX + r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."
 HUGGING_FACE_SWIN = Family(
@@ -216,7 +241,7 @@ TIMM = FACEBOOK._replace(
 
 FAMILIES = (
     TIMM, FACEBOOK, TORCHVISION_VIT, HUGGING_FACE_SWIN, HUGGING_FACE_VIT, HUGGING_FACE, HUGGING_FACE_CLIP, OPENAI,
-    MICROSOFT_SWIN,
+    MICROSOFT_SWIN, TORCHVISION_SWIN,
 )  # fmt: skip
 
 

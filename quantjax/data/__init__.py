@@ -2,12 +2,13 @@
 
 - `sources`  names and paths -> random-access sources: `open_source("cifar10", data_dir, split="train")`
 - `readers`  the sources themselves: CIFAR pickles, SVHN .mat, .npz, prepared TFDS sets; `folders` of images
+- `image_lists`  text files that list images; `openood` which of them make up a benchmark of OpenOOD
 - `places`   where a set or a path is looked for, under data_dir first
 - `listing`  which files a folder holds: for every reader; `labels` which values are class numbers
 - `tables`   features and labels in .npy, .npz, .pt, .safetensors, HDF5 and Parquet
 - `pickles`  a restricted unpickler
 - `images`   one image file -> uint8 RGB; resize and centre crop
-- `arrays`   a source -> arrays; fingerprints, splits, subsets
+- `arrays`   a source -> arrays; fingerprints, splits, subsets; `streamed` decodes what memory does not hold
 - `augment`  random flip and crop, in JAX
 
 Street scenes and what is pasted into them:
@@ -37,6 +38,7 @@ from quantjax.data.readers import ArraySource, Source
 from quantjax.data.resident import Budget, keep_in_memory
 from quantjax.data.scenes import open_scenes
 from quantjax.data.sources import open_source
+from quantjax.data.streamed import StreamedImages, rows_of, streamed
 from quantjax.data.tables import read_features, read_labels
 from quantjax.rows import ObjectRow, SceneRow
 
@@ -49,6 +51,7 @@ __all__ = [
     "SceneRow",
     "Scenes",
     "Source",
+    "StreamedImages",
     "fingerprint",
     "fit",
     "half_split",
@@ -63,7 +66,9 @@ __all__ = [
     "read_features",
     "read_image",
     "read_labels",
+    "rows_of",
     "same_source",
+    "streamed",
     "subset",
     "training_batches",
 ]

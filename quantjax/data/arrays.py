@@ -63,9 +63,12 @@ def _decode(
 
 
 def fingerprint(*arrays: Any) -> str:
-    """16 hexadecimal digits of the sha256 over dtypes, shapes and bytes; text and numbers count as arrays."""
+    """16 hexadecimal digits of the sha256 over dtypes, shapes and bytes; text and numbers count as arrays.
+
+    What has a `fingerprint` of its own, as StreamedImages have, counts as that.
+    """
     digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
+    for array in (np.asarray(getattr(given, "fingerprint", given)) for given in arrays):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data if array.dtype.kind in "biufc" else array.tobytes())
     return digest.hexdigest()[:16]
@@ -74,8 +77,11 @@ def fingerprint(*arrays: Any) -> str:
 def same_source(inliers: np.ndarray, outliers: np.ndarray) -> bool:
     """Whether every outlier image is exactly one of the inlier images; both [N, H, W, C], in any order.
 
-    Compare loaded images, not names: a path, an alias or a shuffled subset of the inlier set is found as well.
+    Compare loaded images, not names: a path, an alias or a shuffled subset of the inlier set is found as well. Where
+    either is streamed, only the same images in the same order are.
     """
+    if not (isinstance(inliers, np.ndarray) and isinstance(outliers, np.ndarray)):
+        return fingerprint(inliers) == fingerprint(outliers)
     if inliers.shape[1:] != outliers.shape[1:] or inliers.dtype != outliers.dtype:
         return False
     known = {image.tobytes() for image in inliers}

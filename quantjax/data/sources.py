@@ -1,7 +1,7 @@
 """Open a data set by name or path.
 
 A name is one of `KNOWN` (looked up under `data_dir` in its published layout), one of the bundled sets, `tfds:<name>`,
-or any folder or .npz file, absolute or under `data_dir`.
+or any folder, .npz file or list of images (.txt), absolute or under `data_dir`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from quantjax.bundled import images as bundled
 from quantjax.data import readers
 from quantjax.data.arrays import stratified_split
 from quantjax.data.folders import SPLIT_FOLDERS, image_folder, split_folders
+from quantjax.data.image_lists import SUFFIX, image_list
 from quantjax.data.listing import matching
 from quantjax.data.places import find_folder, find_path, root_of
 from quantjax.data.readers import ArraySource, FileSource, Row, Source, TfdsSource
@@ -85,12 +86,13 @@ def open_source(
     """A random-access source for a name or a path; see the module's docstring for what a name may be.
 
     Args:
-        name_or_path: `cifar10`, `digits`, `tfds:mnist`, a folder, an .npz file, or a folder's name under `data_dir`.
+        name_or_path: `cifar10`, `digits`, `tfds:mnist`, a folder, an .npz file, a list of images (.txt, see
+            `image_lists`), or the name of one of these under `data_dir`.
         data_dir: the folder that holds the published data sets.
         split: "train" or "test". A set without splits (outlier sets, plain folders) opens as "test" only.
-        divide: a folder or .npz of one's own, or a set of TFDS, that has not both splits is divided, always alike: of
-            every class 20 %, rounded and at least one row, are "test", the others "train"; a class of one row is only
-            trained on. Where "test" is missing and "validation" is there, that is "test".
+        divide: a folder, .npz or list of one's own, or a set of TFDS, that has not both splits is divided, always
+            alike: of every class 20 %, rounded and at least one row, are "test", the others "train"; a class of one row
+            is only trained on. Where "test" is missing and "validation" is there, that is "test".
 
     Raises:
         FileNotFoundError: nothing is there; the message lists the places looked at and where the set comes from.
@@ -108,9 +110,9 @@ def open_source(
         return ArraySource(*bundled.SETS[name].make(split))
     known = (*KNOWN, *bundled.SETS, "tfds:<name>")
     place = find_path(name, data_dir, wanted="data set", known=known)
-    whole = _undivided(place) if divide else None
+    whole = _undivided(place, data_dir) if divide else None
     if whole is None:
-        return _open_path(place, split)
+        return _open_path(place, split, data_dir)
     return _divided(whole, whole.labels, split)
 
 
@@ -142,8 +144,10 @@ def _open_known(name: str, data_dir: str | Path | None, split: str) -> Source:
     return known.read(find_folder(name, data_dir, known.folders, (known.marker,), known.origin), split)
 
 
-def _undivided(place: Path) -> ArraySource | FileSource | None:
+def _undivided(place: Path, data_dir: str | Path | None) -> ArraySource | FileSource | None:
     """All rows of a set of one's own that has not both splits; None where there is nothing to divide."""
+    if place.suffix == SUFFIX and place.is_file():
+        return image_list(place, data_dir)
     if place.is_dir():
         splits = {} if _published_in(place) else split_folders(place)
         if _published_in(place) or len(splits) == len(SPLITS):
@@ -153,13 +157,17 @@ def _undivided(place: Path) -> ArraySource | FileSource | None:
     return readers.npz(place, there[0]) if len(there) == 1 else None
 
 
-def _open_path(place: Path, split: str) -> Source:
+def _open_path(place: Path, split: str, data_dir: str | Path | None) -> Source:
     if place.is_dir():
         return _open_folder(place, split)
     if place.suffix == ".npz":
         return readers.npz(place, split)
+    if place.suffix == SUFFIX:
+        _require_split(str(place), split, ("test",))
+        return image_list(place, data_dir)
     raise ValueError(
-        f"{place} must be a folder of images or an .npz file with 'images' (uint8 [N, H, W, 3]) and 'labels' [N]"
+        f"{place} must be a folder of images, a list of them ({SUFFIX}) or an .npz file with 'images' (uint8 "
+        "[N, H, W, 3]) and 'labels' [N]"
     )
 
 

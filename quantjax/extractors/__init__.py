@@ -103,6 +103,13 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
     "deit_small16": _supervised(_SMALL),
     "vit_base16": _supervised(_BASE),
     "swin_b": FeatureBackbone(SwinTransformer, "pyramid", 1024, 32, IMAGENET),
+    "swin_t": FeatureBackbone(
+        partial(SwinTransformer, width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7),
+        "pyramid",
+        768,
+        32,
+        IMAGENET,
+    ),
     # small ones to be trained with the decoder, where no pretrained weights are at hand
     "vit_small_scratch": _vit((192, 6, 3), layers=(1, 2, 4, 5), grid=(17, 23), scale_branches=False),
     "vit_tiny_scratch": _vit((96, 4, 3), layers=(0, 1, 2, 3), grid=(8, 16), scale_branches=False),
@@ -110,19 +117,20 @@ FEATURE_BACKBONES: dict[str, FeatureBackbone] = {
 
 # no published weights: they are as large as whoever trains them wants
 SCRATCH = ("vit_small_scratch", "vit_tiny_scratch")
-# transformers whose published weights hold a linear layer on the class token already
-SUPERVISED = ("deit_tiny16", "deit_small16", "vit_base16")
-# linear probes on the class token of frozen transformers, under the transformer's name
-PROBES = tuple(name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain")
+# transformers whose published weights hold a linear layer on the summary already, and torchvision's short side for them
+SUPERVISED = {"deit_tiny16": 256, "deit_small16": 256, "vit_base16": 256, "swin_t": 232}
+# linear probes on the summary of frozen transformers, mostly their class token, under the transformer's name
+PROBES = (*(name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain"), "swin_t")
 
 
 def _probe(of: FeatureBackbone) -> Backbone:
-    return Backbone(partial(LinearProbe, build=of.build, patch=of.stride), of.width, of.preprocessing)
+    network = partial(LinearProbe, build=of.build, patch=of.stride, positions=of.kind == "plain")
+    return Backbone(network, of.width, of.preprocessing)
 
 
 BACKBONES |= {name: _probe(FEATURE_BACKBONES[name]) for name in PROBES}
 BACKBONES |= {name: BACKBONES[name]._replace(side=224) for name in PROBES if name not in SCRATCH}
-BACKBONES |= {name: BACKBONES[name]._replace(short_side=256) for name in SUPERVISED}
+BACKBONES |= {name: BACKBONES[name]._replace(short_side=side) for name, side in SUPERVISED.items()}
 
 __all__ = [
     "BACKBONES",

@@ -1,4 +1,4 @@
-"""A frozen vision transformer under a linear layer that reads its class token: a classifier of any images.
+"""A frozen vision transformer under a linear layer that reads its summary: a classifier of any images.
 
 Linear probing as in Radford et al. (ICML 2021) and Oquab et al. (TMLR 2024): features are computed once, the linear
 layer alone is trained on them.
@@ -18,26 +18,29 @@ TRANSFORMER, HEAD = "transformer", "head"  # names under "params"
 
 
 class LinearProbe(nn.Module):
-    """Linear classifier on the class token of a `vit.VisionTransformer`, which `build(**attributes)` makes.
+    """Linear classifier on the summary of a transformer, which `build(**attributes)` makes: the class token of
+    `vit.VisionTransformer`, the mean of the last map of `swin.SwinTransformer`.
 
-    The position embeddings are stored at the size of the images that the variables are made for: no rule of resizing
-    is left to choose. `dtype` is what the transformer computes in; class token and logits are float32.
+    The position embeddings, where there are any, are stored at the size of the images that the variables are made for:
+    no rule of resizing is left to choose. `dtype` is what the transformer computes in; summary and logits are float32.
     """
 
     num_classes: int
     build: Callable[..., nn.Module]
     patch: int  # pixels; H and W must be multiples of it
     dtype: Any = jnp.float32
+    positions: bool = True  # whether the transformer has position embeddings of a grid
 
     @nn.compact
     def __call__(self, images: Array) -> ClassifierOutput:
-        """Standardised images [B, H, W, 3] -> logits [B, K], class token [B, D], maps of the transformer.
+        """Standardised images [B, H, W, 3] -> logits [B, K], summary [B, D], maps of the transformer.
 
         Nothing stops gradients: scores may ask how the logits change with the pixels. Raises ValueError as the
         transformer does.
         """
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        seen: FeatureMaps = self.build(dtype=self.dtype, grid=grid, name=TRANSFORMER)(images)
+        own = {"grid": grid} if self.positions else {}
+        seen: FeatureMaps = self.build(dtype=self.dtype, name=TRANSFORMER, **own)(images)
         head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=nn.initializers.zeros, name=HEAD)
         return ClassifierOutput(head(seen.summary), seen.summary, seen.by_name)
 

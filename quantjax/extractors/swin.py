@@ -6,8 +6,9 @@ higher, or no wider, than one window:
 
   larger_maps   its windows stay where they are (the authors' classifiers, SwinModel of Hugging Face)
   always        they move as everywhere (segmentors, SwinBackbone of Hugging Face)
- Maps that do not fill whole windows are
-padded with zero tokens after the norm; these take part in attention, as in the published networks.
+
+Maps that do not fill whole windows are padded with zero tokens after the norm; these take part in attention, as in the
+published networks.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from quantjax.flows.base import Flow, around, chain, invert, log_likelihood, sam
 from quantjax.flows.distribution import as_distrax
 from quantjax.flows.fit import BEST, DEFAULTS, PRESETS, FittedFlow, TrainingCurve, fit, flow_settings
 from quantjax.flows.recipes import quantod
+from quantjax.flows.together import fit_together
 
 __all__ = [
     "BEST",
@@ -17,6 +18,7 @@ __all__ = [
     "as_distrax",
     "chain",
     "fit",
+    "fit_together",
     "flow_settings",
     "invert",
     "log_likelihood",

@@ -144,18 +144,18 @@ def fit(
     Raises ValueError for features or centres that are not finite, of another shape, or fewer than two rows, and for
     settings out of their range; FloatingPointError when the training diverges.
     """
-    chosen = _preset(preset)
+    chosen = preset_of(preset)
     views = [np.asarray(view, np.float32) for view in ([features] if hasattr(features, "ndim") else features)]
-    _check_views(views)
+    check_views(views)
     check_interval("batch_size", batch_size, 2, float("inf"))
     epochs = chosen.epochs if epochs is None else epochs
     check_interval("epochs", epochs, 1, float("inf"))
     built = dict(preset=preset, kind=kind, blocks=blocks, layers=layers, width=width, clamp=clamp, dropout=dropout)
     settings = flow_settings(views[0].shape[1], built, None if centres is None else len(centres))
     flow, key = quantod(**settings), jax.random.key(seed)
-    order = _epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
+    order = epoch_order(chosen.shuffle if shuffle is None else shuffle, seed, len(views[0]), batch_size)
     optimizer = chosen.optimizer(epochs * len(order(0)))
-    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(_starting_rows(views[0], order(0))))
+    params = flow.init(jax.random.fold_in(key, 2), jnp.asarray(starting_rows(views[0], order(0))))
     if centres is not None:
         check_shape("centres", centres, f"[M, {views[0].shape[1]}]")
         check_finite("centres", centres)
@@ -196,7 +196,7 @@ def fit(
 def flow_settings(dimension: int, settings: Mapping[str, Any], components: int | None = None) -> dict[str, Any]:
     """Keyword arguments of `quantod` for those of `fit`, all of DEFAULTS; what says how to train is left out."""
     own = {name: settings[name] for name in ("blocks", "layers", "width", "dropout", "clamp")}
-    preset = _preset(settings["preset"])
+    preset = preset_of(settings["preset"])
     later: dict[str, Any] = (
         {"start": preset.start} if preset.start != "normalised" else {}
     )  # of no flow before there was a choice
@@ -204,12 +204,14 @@ def flow_settings(dimension: int, settings: Mapping[str, Any], components: int |
     return {"kind": settings["kind"], "dimension": dimension, **own, "mixing": preset.mixing, **later}
 
 
-def _preset(name: str) -> Preset:
+def preset_of(name: str) -> Preset:
+    """The preset of that name; raises ValueError for another."""
     check_choice("preset", name, PRESETS)
     return PRESETS[name]
 
 
-def _check_views(views: Sequence[np.ndarray]) -> None:
+def check_views(views: Sequence[np.ndarray]) -> None:
+    """Raise ValueError unless views are finite arrays [N, D] of one shape with at least two rows."""
     if not views:
         raise ValueError("features must be an array [N, D] or at least one view of such rows, got none")
     for number, view in enumerate(views):
@@ -222,7 +224,7 @@ def _check_views(views: Sequence[np.ndarray]) -> None:
         check_finite(name, view, "check the weights and their preprocessing")
 
 
-def _starting_rows(features: np.ndarray, order: np.ndarray) -> np.ndarray:
+def starting_rows(features: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Rows from whose statistics ActNorm starts: the first batch of order [S, B], or more of the first epoch.
 
     A feature that hardly varies in the first batch, though it does in the training rows, would be blown up by every
@@ -239,7 +241,7 @@ def _deviations(rows: np.ndarray) -> np.ndarray:
     return rows.std(axis=0, dtype=np.float64)
 
 
-def _epoch_order(shuffle: bool, seed: int, rows: int, batch_size: int) -> Callable[[int], np.ndarray]:
+def epoch_order(shuffle: bool, seed: int, rows: int, batch_size: int) -> Callable[[int], np.ndarray]:
     """order(epoch) -> [S, B] of train.fit."""
     if shuffle:
         return lambda epoch: train.shuffled_order(seed, epoch, rows, batch_size)

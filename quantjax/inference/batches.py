@@ -27,7 +27,8 @@ def batched(
     """Make `run(*shared, arrays, report=None)`, which maps fn over the rows of `arrays` and returns NumPy arrays.
 
     fn(*shared, batch) -> pytree of [B, ...] must treat each row by itself; `batch` has the structure of `arrays`, a
-    pytree of [N, ...] arrays. The first `shared` arguments (weights, say) go to every batch whole; give weights this
+    pytree of [N, ...] arrays, or of what has shape and dtype and gives an array for a slice of rows, one after the
+    other. The first `shared` arguments (weights, say) go to every batch whole; give weights this
     way rather than by closure, so that they are no constants of the compiled program. `batch_size` is the number of
     rows over all `devices` (default: all local ones), rounded up to a multiple of their number. The last batch is
     filled up with repetitions of its last row, whose results are dropped.
@@ -54,7 +55,7 @@ def batched(
 
     def run(*args: PyTree, report: Report | None = None) -> PyTree:
         *whole, arrays = args
-        arrays = jax.tree.map(np.asarray, arrays)
+        arrays = jax.tree.map(_sliced, arrays)
         total = _length(arrays)
         if not total:
             return _no_rows(fn, whole, arrays)
@@ -112,6 +113,10 @@ def map_batches(
     Every call compiles anew: for several data sets make one `batched` function.
     """
     return batched(fn, batch_size=batch_size, devices=devices)(arrays, report=report)
+
+
+def _sliced(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "ndim") and not isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
 def _on_devices(whole: list[PyTree], devices: Sequence[Any] | None, count: int) -> list[PyTree]:

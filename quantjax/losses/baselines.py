@@ -16,6 +16,7 @@ import numpy as np
 
 from quantjax.checks import check_shape
 from quantjax.labels import int32_labels
+from quantjax.losses.exposure import squared_hinge
 from quantjax.resize import blur
 from quantjax.rows import IGNORED, PASTED
 from quantjax.types import Array
@@ -95,8 +96,8 @@ def _abstention(logits: Array, energy: Array, labels: Array, pixels: _Pixels) ->
 
 def _hinges(score: Array, pixels: _Pixels, inlier_margin: float, outlier_margin: float) -> Array:
     """Images' parts [B] of the squared hinges: inliers above their margin, outliers below theirs."""
-    inlier = _part(jnp.maximum(score - inlier_margin, 0.0) ** 2, pixels.inlier, pixels.inliers)
-    outlier = _part(jnp.maximum(outlier_margin - score, 0.0) ** 2, pixels.outlier, pixels.outliers)
+    inlier = _part(squared_hinge(score - inlier_margin), pixels.inlier, pixels.inliers)
+    outlier = _part(squared_hinge(outlier_margin - score), pixels.outlier, pixels.outliers)
     return jnp.where(pixels.outliers > 0, 0.5, 1.0) * (inlier + outlier)
 
 

@@ -25,7 +25,7 @@ LogLikelihood = Callable[[PyTree, Array, PyTree], Array]  # (params, x [B, D], d
 DrawMasks = Callable[[Array, int], PyTree]  # (key, rows of the global batch) -> arrays with rows on axis -2
 
 
-def quantile_rows(log_likelihoods: Array, q: float, mask: Array | None = None) -> tuple[Array, Array]:
+def quantile_rows(log_likelihoods: Array, q: float | Array, mask: Array | None = None) -> tuple[Array, Array]:
     """Return the two rows around the q-quantile and their weights: (rows [2] int32, weights [2] float32).
 
     log_likelihoods [N] in nats; mask [N] bool is False for padded rows, which are never picked. Weights sum to 1;
@@ -45,7 +45,7 @@ def quantile_rows(log_likelihoods: Array, q: float, mask: Array | None = None) -
     return order[jnp.stack([below, above]).astype(jnp.int32)], weights
 
 
-def quantile_nll(log_likelihoods: Array, q: float, mask: Array | None = None) -> Array:
+def quantile_nll(log_likelihoods: Array, q: float | Array, mask: Array | None = None) -> Array:
     """Return minus the linearly interpolated q-quantile of log_likelihoods [N], a scalar in nats.
 
     Equal to -torch.quantile(log_likelihoods, q) in value and gradient; among tied rows one is picked, so a gradient
@@ -88,14 +88,15 @@ def likelihood_objective(
     draw_masks: DrawMasks | None = None,
     *,
     loss: str = "quantile",
-    q: float = 0.05,
+    q: float | Array = 0.05,
     form: str = "two_row",
     draw_rows: int | None = None,
 ) -> Callable[..., tuple[tuple[Array, Any, dict[str, Array]], PyTree]]:
     """Return value_and_grad(params, model_state, batch, key, axis_name=None) -> ((loss, model_state, info), grads).
 
     log_likelihood(params, x [B, D], masks) -> [B] nats is deterministic given masks. draw_masks(key, rows) draws all
-    dropout of a step, for the global batch at once; None means no dropout. loss is quantile, mean or min; form is
+    dropout of a step, for the global batch at once; None means no dropout. loss is quantile, mean or min; q may be a
+    scalar array, which is not checked; form is
     two_row or plain (for the mean every row carries gradient, so its two forms are one). info holds
     mean_log_likelihood, of the global batch, in nats. model_state passes through.
 
@@ -206,6 +207,6 @@ def _valid_rows(values: Array, mask: Array | None) -> Array:
     return mask.astype(bool)
 
 
-def _check_quantile(q: float) -> None:
-    if not 0.0 <= q < 1.0:
+def _check_quantile(q: float | Array) -> None:
+    if isinstance(q, float | int) and not 0.0 <= q < 1.0:  # an array, of several flows trained together, comes checked
         raise ValueError(f'q must lie in [0, 1), got {q}; for the mean over the batch choose loss="mean" (mean_nll)')

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from quantjax.methods.base import (
     named,
     needs_network,
 )
+from quantjax.parallel import on_its_device, pad_axis
 from quantjax.types import Array, ClassifierOutput, PyTree
 
 
@@ -91,7 +94,7 @@ def _of(method: Method, settings: Settings) -> Settings:
 
 def _with_scale(method: Method, fitted: Fitted, rows: TrainingRows) -> tuple[PyTree, Array, Array]:
     """(parameters, mean, deviation of the score on the training rows)."""
-    found = np.concatenate([np.asarray(method.score(*fitted, _view(part)), np.float64) for part in blocks(rows)])
+    found = _training_scores(method, fitted, rows)
     mean, deviation = found.mean(), found.std()
     if not (np.isfinite(mean) and deviation > 0.0):
         raise ValueError(
@@ -101,11 +104,28 @@ def _with_scale(method: Method, fitted: Fitted, rows: TrainingRows) -> tuple[PyT
     return fitted.params, jnp.asarray(mean, jnp.float32), jnp.asarray(deviation, jnp.float32)
 
 
-def _view(rows: TrainingRows) -> View:
-    logits, features, layers = jax.tree.map(
-        lambda array: jnp.asarray(array, jnp.float32), (rows.logits, rows.features, rows.layers)
-    )
-    return View(ClassifierOutput(logits, features, {}), layers=layers)
+def _training_scores(method: Method, fitted: Fitted, rows: TrainingRows) -> np.ndarray:
+    """[N] float64; one program scores all parts, of which the last is filled up."""
+    score = _compiled(cast(Hashable, method.score), json.dumps(dict(fitted.settings), sort_keys=True))
+    found, size = [], 0
+    for part in blocks(rows):
+        arrays = (part.logits, part.features, part.layers)
+        count = len(jax.tree.leaves(arrays)[0])
+        size = size or count
+        given = jax.tree.map(lambda array, size=size: pad_axis(np.asarray(array, np.float32), 0, size), arrays)
+        found.append(np.asarray(score(fitted.params, given), np.float64)[:count])
+    return np.concatenate(found)
+
+
+@lru_cache(maxsize=32)
+def _compiled(score: Any, settings: str) -> Any:
+    """(parameters, (logits, features, layers)) -> [B]; kept, so that fits of a sweep compile once."""
+
+    def on_arrays(params: PyTree, arrays: Any) -> Array:
+        logits, features, layers = arrays
+        return score(json.loads(settings), params, View(ClassifierOutput(logits, features, {}), layers=layers))
+
+    return on_its_device(on_arrays)
 
 
 _ENERGY = named(logits.METHODS, "energy")

@@ -59,7 +59,8 @@ def _kl_matching(settings: Settings, params: PyTree, view: View) -> Array:
 def _fit_openmax(rows: TrainingRows, settings: Settings) -> Fitted:
     assert rows.logits is not None
     assert rows.labels is not None
-    return Fitted({"top": settings["top"]}, scores.fit_openmax(rows.logits, rows.labels, settings["tail"]))
+    fitted = scores.fit_openmax(rows.logits, rows.labels, settings["tail"], settings["shift"])
+    return Fitted({"top": settings["top"], "shift": settings["shift"]}, fitted)
 
 
 def _openmax_template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
@@ -122,12 +123,12 @@ METHODS = (
         "Bendale and Boult, CVPR 2016, as log-odds of the unknown class",
         ("logits",),
         _openmax,
-        defaults={"tail": 20, "top": 10},
+        defaults={"tail": 20, "top": 10, "shift": 10_000.0},
         source="the paper",
         learns_from=("logits", "labels"),
         least_rows_of_a_class=lambda settings: 3,  # a tail of fewer distances has no shape
         fit=_fit_openmax,
         template=_openmax_template,
-        score_settings=("top",),
+        score_settings=("top", "shift"),
     ),
 )

@@ -9,6 +9,7 @@ from quantjax.report.files import (
     write_scenes,
 )
 from quantjax.report.maps import Example
+from quantjax.report.openood import openood_csv, write_openood
 from quantjax.report.page import Curve, MethodScores
 from quantjax.report.schema import check_results
 
@@ -18,8 +19,10 @@ __all__ = [
     "MethodScores",
     "append_jsonl",
     "check_results",
+    "openood_csv",
     "read_jsonl",
     "write_json",
+    "write_openood",
     "write_results",
     "write_scenes",
 ]

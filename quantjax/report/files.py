@@ -36,7 +36,8 @@ def write_results(
     config, versions, device, seed, seconds. Without rows `outliers` must be [], which says that thresholds were set and
     nothing was evaluated. `schema` and `positive_class` are added. An optional `note` (text) stands on top of the
     report; further keys are kept. `scores` per method feed the histograms and ROC curves, `curves` the flow's progress
-    per epoch.
+    per epoch. Results of a benchmark of OpenOOD hold groups and perhaps full_spectrum, see `report.openood`; its tables
+    come first.
 
     Raises ValueError for a missing key, a rate outside 0..100 or a number that is not finite; nothing is written then.
     """

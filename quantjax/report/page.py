@@ -10,6 +10,7 @@ import numpy as np
 
 from quantjax.checks import check_same_length
 from quantjax.report import charts, markup
+from quantjax.report.openood import benchmark_tables
 from quantjax.report.tables import (
     Table,
     fpr_auroc_table,
@@ -59,14 +60,15 @@ def render(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curve
     sections = [
         _tiles(results),
         *(_evaluation(results, scores, curves) if results["rows"] else []),
-        markup.settings(results, _groups(results), hidden=("rows", "accuracy", "note")),
+        markup.settings(results, _groups(results), hidden=("rows", "accuracy", "note", "full_spectrum")),
     ]
     return markup.document(_title(results), results.get("note"), sections)
 
 
 def _evaluation(results: Mapping[str, Any], scores: Mapping[str, MethodScores], curves: Sequence[Curve]) -> list[str]:
+    first, *others = _main_tables(results)
     return [
-        markup.section("results", fpr_auroc_table(results).title, markup.table(fpr_auroc_table(results))),
+        markup.section("results", first.title, markup.table(first) + "".join(map(markup.titled_table, others))),
         _curves(curves),
         _roc(scores),
         _histograms(scores),
@@ -87,7 +89,7 @@ def to_text(results: Mapping[str, Any]) -> str:
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No outlier set was given: nothing was evaluated."]) + "\n"
-    for table in (fpr_auroc_table(results), *_other_rates(results)):
+    for table in (*_main_tables(results), *_other_rates(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -202,5 +204,11 @@ def _more_tables(results: Mapping[str, Any]) -> list[Table]:
     return [*_other_rates(results), seconds_table(results)]
 
 
+def _main_tables(results: Mapping[str, Any]) -> list[Table]:
+    return benchmark_tables(results) if "groups" in results else [fpr_auroc_table(results)]
+
+
 def _other_rates(results: Mapping[str, Any]) -> list[Table]:
+    if "groups" in results:  # the rates of OpenOOD are in the main tables
+        return [fpr_auroc_table(results), precision_table(results)]
     return [precision_table(results), outlier_positive_table(results), openood_table(results)]

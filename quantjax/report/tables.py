@@ -118,21 +118,26 @@ def lay_out(
     best: Callable[[list[float]], float] | None = min,
     down: Sequence[str] = ("method",),
     across: str = "outlier",
+    averages: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Methods down, evaluation sets across, "first / second" in each cell; an average needs every set, else a dash.
 
     `down` names the keys that name a method, `across` that of the set; `best` chooses the bold cell of a column.
+    `averages` are columns of averages and the sets that stand before each; None: one of all sets.
     """
     names, sets = unique(" ".join(r[k] for k in down) for r in rows), unique(r[across] for r in rows)
     values = {(" ".join(r[k] for k in down), r[across]): tuple(r[k] for k in keys) for r in rows}
-    grid = []
-    for name in names:
-        line = [values.get((name, one)) for one in sets]
-        grid.append([*line, _averages([pair for pair in line if pair is not None]) if None not in line else None])
-    winners = [_winners([line[c] for line in grid], best) for c in range(len(sets) + 1)]
+    averages = {"Average": sets} if averages is None else averages
+    grid: list[list[Any]] = [[] for _ in names]
+    for line, name in zip(grid, names, strict=True):
+        for group in averages.values():
+            part = [values.get((name, one)) for one in group]
+            line += [*part, _averages([pair for pair in part if pair is not None]) if None not in part else None]
+    header = ["Method", *(column for average, group in averages.items() for column in (*group, average))]
+    winners = [_winners([line[c] for line in grid], best) for c in range(len(header) - 1)]
     cells = [[name, *map(_pair, line)] for name, line in zip(names, grid, strict=True)]
     marks = [[False, *(column[i] for column in winners)] for i in range(len(names))]
-    return Table(title, note, ["Method", *sets, "Average"], cells, marks)
+    return Table(title, note, header, cells, marks)
 
 
 def to_markdown(table: Table) -> str:

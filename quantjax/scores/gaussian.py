@@ -21,7 +21,7 @@ from quantjax.gaussian import FEW_CENTRES, squared_distances
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
-_ROWS_AT_ONCE = 8192  # bounds the float64 copies of the fit
+_ROWS_AT_ONCE = 1024  # of the fit's float64 copies: few enough for a cache; of many features more, see second_moments
 
 
 class TiedGaussian(NamedTuple):
@@ -93,8 +93,8 @@ def tied_moments(features: ArrayLike, labels: ArrayLike, num_classes: int) -> Mo
             f"labels must have at least one row of each of the {num_classes} classes, got none of class {empty}; "
             "fit on more rows or lower num_classes"
         )
-    means = _class_means(features, labels, num_classes, counts)
-    return Moments(counts, means, _covariance(features, labels, means), _sizes(features))
+    means = _class_means(features, labels, counts)
+    return Moments(counts, means, second_moments(features, means, labels) / len(features), _sizes(features))
 
 
 def background_moments(moments: Moments) -> Moments:
@@ -247,27 +247,27 @@ def _check_training_rows(features: np.ndarray, labels: np.ndarray, num_classes: 
     check_labels("labels", labels, num_classes)
 
 
-def _blocks(features: np.ndarray, labels: np.ndarray):
-    for start in range(0, len(features), _ROWS_AT_ONCE):
-        stop = start + _ROWS_AT_ONCE
-        yield features[start:stop].astype(np.float64), labels[start:stop]
+def second_moments(rows: np.ndarray, origins: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """sum_n (f_n - o_n)(f_n - o_n)^T [D, D] in float64; rows [N, D], o_n row own[n] of origins [K, D].
+
+    Rows are shifted before they are multiplied, a part after the other in one buffer.
+    """
+    dimension = rows.shape[1]
+    size = max(_ROWS_AT_ONCE, 2 * dimension)  # so that adding a [D, D] stays cheap beside making it
+    total, product = np.zeros((dimension, dimension)), np.empty((dimension, dimension))
+    buffer = np.empty((min(size, len(rows)), dimension))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        shifted = np.take(origins, own[start : start + size], axis=0, out=buffer[: len(part)], mode="clip")
+        np.subtract(part, shifted, out=shifted)
+        total += np.matmul(shifted.T, shifted, out=product)
+    return total
 
 
-def _class_means(features: np.ndarray, labels: np.ndarray, num_classes: int, counts: np.ndarray) -> np.ndarray:
-    """[K, D] float64; sums of rows as one product with the one-hot labels per block."""
-    total = np.zeros((num_classes, features.shape[1]))
-    for block, own in _blocks(features, labels):
-        total += (own[:, None] == np.arange(num_classes)).T.astype(np.float64) @ block
-    return total / counts[:, None]
-
-
-def _covariance(features: np.ndarray, labels: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """[D, D] float64, within classes, divided by N; rows are centred before they are multiplied."""
-    total = np.zeros((features.shape[1], features.shape[1]))
-    for block, own in _blocks(features, labels):
-        block = block - means[own]
-        total += block.T @ block
-    return total / len(features)
+def _class_means(features: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[K, D] float64."""
+    own = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    return np.stack([features[rows].mean(axis=0, dtype=np.float64) for rows in own])
 
 
 def _sizes(features: np.ndarray) -> np.ndarray:

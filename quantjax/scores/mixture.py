@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,9 @@ from quantjax.scores.gaussian import Moments, TiedGaussian, feature_variances, t
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 1024  # few enough for a cache
+Gaussians = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights [K], means and variances [K, D]
+Shares = Callable[[np.ndarray, slice], np.ndarray]  # (rows and their squares [n, 2 D], which of all) -> [n, K]
 
 
 class Mixture(NamedTuple):
@@ -51,12 +54,11 @@ def fit_gaussian_mixture(
         whitening=jnp.asarray(turned, jnp.float32),
         means=jnp.asarray((moments.means - centre) @ turned.T, jnp.float32),
     )
-    rows = (np.asarray(features, np.float64) - centre) @ turned.T
-    shares = (np.asarray(labels)[:, None] == np.arange(num_classes)).astype(np.float64)
-    weights, means, variances = _maximise(rows, shares, floor)
+    rows, labels = _turned(np.asarray(features), centre, turned), np.asarray(labels)
+    found = _maximise(rows, lambda part, own: np.eye(num_classes)[labels[own]], num_classes, floor)
     for _ in range(iterations):
-        shares = _responsibilities(rows, weights, means, variances)
-        weights, means, variances = _maximise(rows, shares, floor)
+        found = _maximise(rows, _responsibilities(*found), num_classes, floor)
+    weights, means, variances = found
     return Mixture(tied, *(jnp.asarray(value, jnp.float32) for value in (np.log(weights), means, variances)))
 
 
@@ -79,25 +81,38 @@ def _whitening(moments: Moments, regularisation: float) -> np.ndarray:
     return vectors.T / np.sqrt(values)[:, None] / deviations
 
 
-def _maximise(rows: np.ndarray, shares: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [K], means and variances [K, D]; rows are whitened, so that squares lose nothing in float64."""
-    counts = shares.sum(axis=0) + 10.0 * np.finfo(np.float64).eps
-    means = shares.T @ rows / counts[:, None]
-    squares = sum(s.T @ r**2 for r, s in _blocks(rows, shares)) / counts[:, None]
+def _turned(features: np.ndarray, centre: np.ndarray, turned: np.ndarray) -> np.ndarray:
+    """[N, D] float64: features in the coordinates of _whitening."""
+    rows = np.empty(features.shape)
+    for own in _parts(len(features)):
+        np.matmul(features[own] - centre, turned.T, out=rows[own])
+    return rows
+
+
+def _maximise(rows: np.ndarray, shares: Shares, num_classes: int, floor: float) -> Gaussians:
+    """Of rows [N, D] that are whitened, so that squares lose nothing in float64."""
+    counts, sums = np.full(num_classes, 10.0 * np.finfo(np.float64).eps), np.zeros((num_classes, 2 * rows.shape[1]))
+    for own in _parts(len(rows)):
+        part = np.concatenate([rows[own], rows[own] ** 2], axis=1)
+        share = shares(part, own)
+        counts += share.sum(axis=0)
+        sums += share.T @ part
+    means, squares = np.split(sums / counts[:, None], 2, axis=1)
     return counts / counts.sum(), means, np.maximum(squares - means**2, 0.0) + floor
 
 
-def _responsibilities(rows: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    """The share of each component in each row [N, K]."""
+def _responsibilities(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> Shares:
+    """The share of each component in each row, whichever of all rows it is."""
     constant = np.log(weights) - 0.5 * (np.log(variances) + means**2 / variances).sum(axis=1)
-    parts = []
-    for block, _ in _blocks(rows, rows):
-        log = block @ (means / variances).T - 0.5 * block**2 @ (1.0 / variances).T + constant
-        log -= log.max(axis=1, keepdims=True)
-        parts.append(np.exp(log) / np.exp(log).sum(axis=1, keepdims=True))
-    return np.concatenate(parts)
+    factors = np.concatenate([means / variances, -0.5 / variances], axis=1).T
+
+    def shares(part: np.ndarray, own: slice) -> np.ndarray:
+        log = part @ factors + constant
+        likely = np.exp(log - log.max(axis=1, keepdims=True))
+        return likely / likely.sum(axis=1, keepdims=True)
+
+    return shares
 
 
-def _blocks(rows: np.ndarray, others: np.ndarray):
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield rows[start : start + _ROWS_AT_ONCE], others[start : start + _ROWS_AT_ONCE]
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE))

@@ -1,8 +1,8 @@
 """OpenMax: logits discounted by how far they lie from their class's mean; higher = more outlying.
 
-Distances d of a class's training rows to its mean have a Weibull tail, fitted to the largest: with their least value m,
-log((d - m + 10,000) / 10,000) = y is fitted by the law P(y) = 1 - exp(-exp((y - location) / scale)), which is the
-Weibull law of d - m + 10,000, the shift of the program libmr that the paper used.
+Distances d of a class's training rows to its mean have a Weibull tail, fitted to the largest: with their least value m
+and a shift S, log((d - m + S) / S) = y is fitted by the law P(y) = 1 - exp(-exp((y - location) / scale)), which is the
+Weibull law of d - m + S. S is 10,000, as in pytorch-ood; libmr 0.1.9, which OpenOOD calls, takes 1.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ class OpenMax(NamedTuple):
     """[K] of y, positive"""
 
 
-def fit_openmax(logits: ArrayLike, labels: ArrayLike, tail: int = 20) -> OpenMax:
+def fit_openmax(logits: ArrayLike, labels: ArrayLike, tail: int = 20, shift: float = SHIFT) -> OpenMax:
     """Fit a mean and the `tail` largest distances to it, per class, to rightly classified rows.
 
-    logits [N, K], labels [N]. Where fewer than three rows of a class are rightly classified, all of its rows are taken.
-    Raises ValueError on wrong shapes, logits that are not finite, labels outside the classes, a tail under 3, or a
-    class of whose tail all distances are equal. Source: Bendale and Boult (CVPR 2016), algorithm 1.
+    logits [N, K], labels [N]; the shift is that of the module. Where fewer than three rows of a class are rightly
+    classified, all of its rows are taken. Raises ValueError on wrong shapes, logits that are not finite, labels outside
+    the classes, a tail under 3, a shift that is not positive, or a class of whose tail all distances are equal.
+    Source: Bendale and Boult (CVPR 2016), algorithm 1.
     """
     from scipy.stats import gumbel_l
 
@@ -50,6 +51,7 @@ def fit_openmax(logits: ArrayLike, labels: ArrayLike, tail: int = 20) -> OpenMax
     check_finite("logits", logits)
     check_labels("labels", labels, logits.shape[1])
     check_interval("tail", tail, 3, float("inf"))
+    check_interval("shift", shift, 0.0, float("inf"), closed="neither")
     right = logits.argmax(axis=1) == labels
     fitted = []
     for k in range(logits.shape[1]):
@@ -62,16 +64,16 @@ def fit_openmax(logits: ArrayLike, labels: ArrayLike, tail: int = 20) -> OpenMax
                 f"OpenMax needs at least three rows of different logits of each class, class {k} has {len(rows)}; "
                 "fit on more rows"
             )
-        location, scale = gumbel_l.fit(np.log1p((distances - distances[0]) / SHIFT))
+        location, scale = gumbel_l.fit(np.log1p((distances - distances[0]) / shift))
         fitted.append((mean, distances[0], location, scale))
     return OpenMax(*(jnp.asarray(np.stack(column), jnp.float32) for column in zip(*fitted, strict=True)))
 
 
-def openmax(fitted: OpenMax, logits: Array, top: int = 10) -> Array:
+def openmax(fitted: OpenMax, logits: Array, top: int = 10, shift: float = SHIFT) -> Array:
     """Return log p / (1 - p) of the unknown class's probability p, in nats; logits [B, K] -> [B].
 
     Of the `top` largest logits F, ranked 0, 1, .., rank r loses the share s = P(d) (top - r) / top, and the unknown
-    class has sum F s. The paper's score is p itself, which saturates and ties what is sure.
+    class has sum F s. The paper's score is p itself, which saturates and ties what is sure. The shift is the fit's.
     Raises ValueError when logits are not [B, K] of the fit's K or top is less than 1. Source: Bendale and Boult (CVPR
     2016), algorithm 2.
     """
@@ -82,7 +84,7 @@ def openmax(fitted: OpenMax, logits: Array, top: int = 10) -> Array:
     logits = jnp.asarray(logits, jnp.float32)
     values, places = jax.lax.top_k(logits, top)
     distances = jnp.stack([_distance(logits, fitted.means, places[:, r]) for r in range(top)], axis=1)
-    y = jnp.log1p(jnp.maximum((distances - fitted.least[places]) / SHIFT, -1.0 + 1e-6))
+    y = jnp.log1p(jnp.maximum((distances - fitted.least[places]) / shift, -1.0 + 1e-6))
     inside = -jnp.expm1(-jnp.exp(jnp.minimum((y - fitted.location[places]) / fitted.scale[places], 80.0)))
     share = inside * ((top - jnp.arange(top, dtype=jnp.float32)) / top)[None, :]
     lost = values * share

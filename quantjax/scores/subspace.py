@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from quantjax.checks import check_finite, check_interval, check_shape
+from quantjax.scores.gaussian import second_moments
 from quantjax.scores.head import LinearHead
 from quantjax.scores.logits import energy
 from quantjax.scores.rows import nan_unless_sound
 from quantjax.types import Array
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 4096
 
 
 class Residual(NamedTuple):
@@ -53,9 +54,9 @@ def fit_residual(head: LinearHead, features: ArrayLike, logits: ArrayLike, princ
     principal = principal_dimension(features.shape[1]) if principal is None else principal
     check_interval("principal", principal, 1, features.shape[1] - 1)
     origin = -np.linalg.pinv(np.asarray(head.weight, np.float64).T) @ np.asarray(head.bias, np.float64)
-    basis = np.linalg.eigh(_moments(features, origin))[1][:, : features.shape[1] - principal]  # eigenvalues ascend
-    lengths = np.linalg.norm((features - origin.astype(np.float32)) @ basis.astype(np.float32), axis=1)
-    mean = float(lengths.mean(dtype=np.float64))
+    moments = second_moments(features, origin[None], np.zeros(len(features), np.int32))
+    basis = np.linalg.eigh(moments)[1][:, : features.shape[1] - principal]  # eigenvalues ascend
+    mean = _mean_length(features, origin.astype(np.float32), basis.astype(np.float32))
     alpha = float(logits.max(axis=1).mean(dtype=np.float64)) / mean if mean > 0.0 else 0.0
     return Residual(*(jnp.asarray(value, jnp.float32) for value in (origin, basis, alpha)))
 
@@ -75,19 +76,10 @@ def fit_pca_residual(features: ArrayLike, share: float = 0.9) -> Residual:
         raise ValueError("features must have at least one row, got none")
     check_finite("features", features)
     origin = features.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(_moments(features, origin))
+    variances, directions = np.linalg.eigh(second_moments(features, origin[None], np.zeros(len(features), np.int32)))
     left = np.cumsum(variances) <= (1.0 - share) * variances.sum()
     basis = directions[:, : min(max(int(left.sum()), 1), features.shape[1] - 1)]
     return Residual(*(jnp.asarray(value, jnp.float32) for value in (origin, basis, 0.0)))
-
-
-def _moments(features: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """[D, D] second moments about the origin, float64, a block of rows at a time."""
-    moments = np.zeros((features.shape[1],) * 2)
-    for start in range(0, len(features), _ROWS_AT_ONCE):
-        block = features[start : start + _ROWS_AT_ONCE] - origin
-        moments += block.T @ block
-    return moments
 
 
 def residual(fitted: Residual, features: Array) -> Array:
@@ -109,3 +101,11 @@ def vim(fitted: Residual, features: Array, logits: Array) -> Array:
     """
     check_shape("logits", logits, f"[{features.shape[0]}, K]")
     return fitted.alpha * residual(fitted, features) + energy(logits)
+
+
+def _mean_length(features: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> float:
+    total = 0.0
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        inside = (features[start : start + _ROWS_AT_ONCE] - origin) @ basis
+        total += np.sqrt(np.einsum("nr,nr->n", inside, inside)).sum(dtype=np.float64)
+    return float(total / len(features))

@@ -1,9 +1,12 @@
 """Weights of linear probes: a transformer's under its published names, or a trained probe's under ours."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.renaming import renamed, stacked
 from golden.small_transformers import recorded_state, register
 
 from quantjax.convert.classifiers import load_classifier, to_variables
@@ -90,3 +93,42 @@ def test_what_does_not_fit_is_named(transformer, head):
         to_variables(arrays_of(transformer), NAME, 3)
     with pytest.raises(ValueError, match="not weights of resnet20: they are a linear probe on a transformer"):
         to_variables(own, "resnet20", 3)
+
+
+TORCHVISION = {
+    r"swin\.": "",
+    r"embeddings\.patch_embeddings\.projection": "features.0.0",
+    r"embeddings\.norm": "features.0.2",
+    r"encoder\.layers\.(\d)\.blocks": lambda m: f"features.{2 * int(m[1]) + 1}",
+    r"encoder\.layers\.(\d)\.downsample": lambda m: f"features.{2 * int(m[1]) + 2}",
+    r"layernorm_before": "norm1",
+    r"layernorm_after": "norm2",
+    r"attention\.(relative_position_bias\.)?": "attn.",
+    r"attn\.o_proj": "attn.proj",
+    r"mlp\.fc1": "mlp.0",
+    r"mlp\.fc2": "mlp.3",
+    r"^layernorm": "norm",
+}
+
+
+def test_a_swin_classifier_of_torchvision(golden, monkeypatch):
+    recorded = golden("swin")
+    options = {"width": 8, "depths": (2, 2, 3, 1), "heads": (1, 2, 2, 4), "window": 4}
+    backbone = FEATURE_BACKBONES["swin_t"]
+    monkeypatch.setitem(FEATURE_BACKBONES, "swin_t", backbone._replace(build=partial(backbone.build, **options)))
+    state = {k: v for k, v in recorded_state({f"swin/{k}": v for k, v in recorded.items()}, "swin").items()
+             if not k.startswith("hidden_states_norms")}  # fmt: skip
+    wanted = to_backbone_variables(state, "swin_t")["params"]
+    theirs = stacked(renamed(state, TORCHVISION), r"(.*)\.attn\.{}_proj\.(\w+)", r"\1.attn.qkv.\3")
+    assert {"features.5.2.mlp.3.weight", "features.6.reduction.weight", "norm.bias"} <= set(theirs)
+    theirs |= {"head.weight": np.ones((5, 64), np.float32), "head.bias": np.arange(5, dtype=np.float32)}
+    variables, trained = to_probe_variables(theirs, "swin_t", 5, 224)
+    params, head = split(variables)
+    assert trained
+    np.testing.assert_array_equal(head["bias"], np.arange(5))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, wanted))
+    assert not to_probe_variables(theirs, "swin_t", 7, 224)[1]  # of other classes: a probe is to be trained
+    other = partial(backbone.build, **options | {"window": 7})
+    monkeypatch.setitem(FEATURE_BACKBONES, "swin_t", backbone._replace(build=other))
+    with pytest.raises(ValueError, match="weights of the classifier swin_t have window 7, got 4"):
+        to_probe_variables(theirs, "swin_t", 5, 224)

@@ -1,6 +1,5 @@
 """Published names of transformers: the same network under every one of them, and errors that say what was given."""
 
-import re
 import sys
 import zipfile
 from functools import partial
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from golden import swin_weights
+from golden.renaming import renamed, stacked
 from golden.small_transformers import SMALL, recorded_state, register
 
 from quantjax.convert.files import write_safetensors
@@ -57,25 +57,6 @@ PUBLISHED_SWIN = PUBLISHED | {
     r"blocks\.(\d+)\.mlp\.fc1": r"blocks.\1.intermediate.dense",
     r"blocks\.(\d+)\.mlp\.fc2": r"blocks.\1.output.dense",
 }
-
-
-def renamed(state, table):
-    for theirs, ours in table.items():
-        state = {re.sub(theirs, ours, name): array for name, array in state.items()}
-    return state
-
-
-def stacked(state, pattern, joined):
-    """Join q, k and v, one under the other; `pattern` holds {} where their letter stands."""
-    out = {}
-    for name, array in state.items():
-        match = re.fullmatch(pattern.format("([qkv])"), name)
-        if match is None:
-            out[name] = array
-        elif match[2] == "q":
-            parts = [state[name.replace(".q_", f".{letter}_")] for letter in "qkv"]
-            out[match.expand(joined)] = np.concatenate(parts)
-    return out
 
 
 @pytest.fixture

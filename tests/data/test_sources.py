@@ -130,9 +130,9 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
         open_source("cifra10", tmp_path)
     with pytest.raises(ValueError, match="split must be one of train, test; got 'val'"):
         open_source("digits", split="val")
-    (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"notes\.txt must be a folder of images or an \.npz"):
-        open_source("notes.txt", tmp_path)
+    (tmp_path / "notes.doc").write_text("")
+    with pytest.raises(ValueError, match=r"notes\.doc must be a folder of images, a list .*\.txt\) or an \.npz"):
+        open_source("notes.doc", tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):

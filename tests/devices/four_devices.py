@@ -16,7 +16,14 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from quantjax.classification import augmented_rows, cross_entropy_objective
+from quantjax.classification import (
+    CROSS_ENTROPY,
+    augmented_rows,
+    classifier_objective,
+    energy_margin,
+    start_of,
+    vos,
+)
 from quantjax.extractors import NONE
 from quantjax.extractors.convolution import Head
 from quantjax.extractors.normalization import Mode
@@ -77,16 +84,18 @@ def compare(name, value_and_grad, optimizer, params, model_state, data, batch, g
         record(f"{name}.statistics", side, state.model_state)
 
 
-def classifier(name: str, rows: int, batch: int, accumulate: int) -> None:
+def classifier(name: str, rows: int, batch: int, accumulate: int, how=CROSS_ENTROPY) -> None:
     """Stage 1: flip and crop, dropout, synchronised batch norm, SGD with momentum and weight decay."""
     rng = np.random.default_rng(0)
     data = (rng.integers(0, 256, (rows, 8, 8, 3), np.uint8), rng.integers(0, 3, rows).astype(np.int32))
+    if how.auxiliary:
+        data = (*data, rng.integers(0, 256, (7, 8, 8, 3), np.uint8))
     model = OneBlock()
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    value_and_grad = accumulated(cross_entropy_objective(model, NONE), accumulate)
+    value_and_grad = accumulated(classifier_objective(how, model, NONE), accumulate)
     optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.02, momentum=0.9))
-    parts = variables["params"], variables["batch_stats"]
-    compare(name, value_and_grad, optimizer, *parts, data, batch, augmented_rows(batch))
+    parts = start_of(how, variables, STEPS * batch)
+    compare(name, value_and_grad, optimizer, *parts, data, batch, augmented_rows(batch, how.auxiliary))
 
 
 def flow() -> None:
@@ -146,6 +155,8 @@ def main(path: str) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     classifier("classifier", 26, 10, 1)
     classifier("accumulated", 24, 12, 3)
+    classifier("auxiliary", 26, 10, 1, energy_margin(inlier_margin=-3.0, outlier_margin=2.0))
+    classifier("virtual", 26, 10, 1, vos(start=0.3, queue=5, samples=100, head=("Head_0", "linear")))
     flow()
     seeds()
     plumbing()

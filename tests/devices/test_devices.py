@@ -16,7 +16,8 @@ def results(tmp_path_factory) -> dict[str, np.ndarray]:
     return on_four_devices("four_devices.py", tmp_path_factory.mktemp("devices") / "results.npz")
 
 
-TRAININGS = ["classifier", "accumulated", "quantile-two_row", "quantile-plain", "mean-plain"]
+STAGE_ONE = ["classifier", "accumulated", "auxiliary", "virtual"]
+TRAININGS = [*STAGE_ONE, "quantile-two_row", "quantile-plain", "mean-plain"]
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -35,8 +36,11 @@ def test_ten_steps_on_four_devices_are_those_on_one(results, training, what):
         np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_running_statistics_after_ten_steps_are_those_of_one_device(results):
-    for name, one, four in pairs(results, "classifier.statistics") + pairs(results, "accumulated.statistics"):
+@pytest.mark.parametrize("training", STAGE_ONE)
+def test_statistics_and_queues_after_ten_steps_are_those_of_one_device(results, training):
+    found = pairs(results, f"{training}.statistics")
+    assert any("queues" in name for name, _, _ in found) == (training == "virtual")
+    for name, one, four in found:
         np.testing.assert_allclose(four, one, rtol=1e-5, atol=1e-5, err_msg=name)
 
 

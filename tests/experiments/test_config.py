@@ -17,7 +17,7 @@ def scenes(**how):
 
 
 MAY_BE_NONE = {"data_dir", "weights", "weights_key", "preprocessing", "mean", "deviation", "channel_order", "run"}
-MAY_BE_NONE |= {"short_side", "network_size"}
+MAY_BE_NONE |= {"short_side", "network_size", "auxiliary", "image_lists"}
 
 
 def test_the_demonstration_and_the_paper_differ_in_size_alone():
@@ -87,6 +87,11 @@ def test_the_reference_preset_reads_q_as_its_code_does():
         ({"scores": ("msp", "knn"), "detector": "energy"}, "--detector must be of msp, knn; got 'energy'"),
         ({"weights": "missing.npz"}, "--weights must be a file"),
         ({"weights_key": "teacher"}, "--weights-key teacher chooses within --weights: give that file, too"),
+        ({"objective": "outlier_exposure"}, "--objective outlier_exposure needs --auxiliary"),
+        ({"auxiliary": "letters"}, "--auxiliary letters is not read by --objective cross_entropy: leave it out, or"),
+        ({"objective": "energy_margin", "auxiliary": "letters"}, "--auxiliary letters stands under --outliers, too"),
+        ({"objective": "energy_margin", "auxiliary": "digits"}, "--auxiliary digits stands under --inlier, too"),
+        ({"objective": "vos", "backbone": "deit_tiny16"}, "--objective vos trains a whole network, and that of --back"),
         ({"mean": (0.5, 0.5, 0.5)}, "--mean and --deviation belong together"),
         ({"mean": (0.5, 0.5, 0.5), "deviation": (0.5, 0.5, 0.0)}, "the deviation positive, got"),
     ],
@@ -112,6 +117,20 @@ def test_the_name_of_a_run_follows_what_is_computed(tmp_path):
     assert named(dataclasses.replace(settings, seed=1)) != name
     assert named(dataclasses.replace(settings, run="mine")) == "mine"
     assert named(dataclasses.replace(settings, inlier="/data/mine")).startswith("quantod-mine-")
+
+
+def test_an_objective_is_part_of_the_name_but_the_first_one_of_none(tmp_path):
+    weights = tmp_path / "a.npz"
+    weights.touch()
+    plain, other = (resolve(QuantOD(objective=name), accelerator=False) for name in ("cross_entropy", "vos"))
+    assert not {"objective", "auxiliary"} & identity(plain).keys()
+    assert identity(other) == identity(plain) | {"objective": "vos"}
+    further = QuantOD(inlier="cifar10", objective="energy_margin", auxiliary="tiny=/t", weights=weights)
+    assert resolve(further, accelerator=False).epochs == 10
+    assert resolve(dataclasses.replace(further, weights=None), accelerator=False).epochs == 100
+    assert identity(resolve(further, accelerator=False))["auxiliary"] == "tiny=/t"
+    with pytest.raises(ValueError, match="--epochs must lie"):
+        resolve(dataclasses.replace(further, epochs=0), accelerator=False)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import swin_weights
+from golden.random_weights import random_state
 
 from quantjax.extractors import BACKBONES, CLIP, FEATURE_BACKBONES, IMAGENET, PROBES, extract, fold
 from quantjax.extractors.probe import join, logits, split
@@ -31,7 +33,7 @@ def probe():
 
 def test_published_transformers_are_offered_as_classifiers():
     plain = {name for name, backbone in FEATURE_BACKBONES.items() if backbone.kind == "plain"}
-    assert set(PROBES) == plain - {"dinov2_toy_reg"}  # which benchmarks add for themselves
+    assert set(PROBES) == (plain - {"dinov2_toy_reg"}) | {"swin_t"}  # benchmarks add that one for themselves
     assert {"dinov2_vits14", "clip_vitb16"} <= set(PROBES) <= set(BACKBONES)
     assert (BACKBONES["dinov2_vits14"].preprocessing, BACKBONES["clip_vitb16"].preprocessing) == (IMAGENET, CLIP)
 
@@ -77,3 +79,27 @@ def test_gradients_reach_every_pixel(probe):
 def test_images_of_broken_patches_are_refused():
     with pytest.raises(ValueError, match=r"multiples of the patch, 14; got 32 x 32.* to 28 x 28"):
         jax.eval_shape(BACKBONES[TINY].build(3).init, jax.random.key(0), image(32))
+
+
+def test_swin_is_a_classifier_by_the_mean_of_its_last_map(golden):
+    """SwinModel of transformers, whose classifier reads the mean of its tokens; see golden/make_swin_classifier.py."""
+    recorded = golden("swin_classifier")
+    state = random_state(list(recorded["names"]), [tuple(map(int, s.split(","))) for s in recorded["shapes"]])
+    full = BACKBONES["swin_t"].build(5)
+    options = {"width": 8, "depths": (1, 1, 1, 2), "heads": (1, 2, 2, 4), "window": 4}
+    model = full.clone(build=partial(full.build, **options))
+    params = swin_weights.to_variables({f"swin.{name}": array for name, array in state.items()})["params"]
+    params |= {f"norm_{i}": {leaf: np.ones(8 << i, np.float32) for leaf in ("scale", "bias")} for i in range(3)}
+    params |= {"norm_3": {"scale": state["layernorm.weight"], "bias": state["layernorm.bias"]}}
+    head = {"kernel": np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32), "bias": np.ones(5, np.float32)}
+    images = jnp.asarray(np.random.RandomState(1).standard_normal((2, 128, 160, 3)), jnp.float32)
+    out = jax.jit(model.apply)(join(params, head), images)
+    wanted = recorded["res5"].mean((1, 2))
+    np.testing.assert_allclose(out.features, wanted, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(out.logits, wanted @ head["kernel"] + 1.0, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_the_size_of_swin_t():
+    """torchvision's 28,288,354 with a head for 1,000 classes; three further norms of maps."""
+    shapes = jax.eval_shape(BACKBONES["swin_t"].build(1000).init, jax.random.key(0), image(64))
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)) == 28_288_354 + 2 * (96 + 192 + 384)

@@ -105,6 +105,22 @@ def _read_class_folders(folder: Path, file: Path) -> None:
             source[i]
 
 
+def _image_list(folder: Path) -> list[Path]:
+    for i in range(3):
+        Image.fromarray(_noise(6, 6, 3)).save(folder / f"{i}.png")
+    listed = folder / "list.txt"
+    listed.write_text("".join(f"{i}.png {i - 1}\n" for i in range(3)))
+    return [listed]
+
+
+def _read_image_list(folder: Path, file: Path) -> None:
+    from quantjax.data.sources import open_source
+
+    source = open_source(file)
+    for i in range(len(source)):
+        source[i]
+
+
 def _scenes(folder: Path) -> list[Path]:
     for part in ("frames", "frames/a.labels"):
         (folder / "RoadAnomaly" / part).mkdir(parents=True)
@@ -489,6 +505,7 @@ KINDS: dict[str, Kind] = {
     "images": Kind(_images, _read_image, 10),
     "label maps": Kind(_label_maps, _read_label_map, 5),
     "class folders": Kind(_class_folders, _read_class_folders, 2),
+    "image lists": Kind(_image_list, _read_image_list, 2),
     "scenes": Kind(_scenes, _read_scenes, 2),
     "cut-outs": Kind(_cutouts, _read_cutouts, 2),
     "COCO": Kind(_coco, _read_coco, 3),

@@ -204,8 +204,10 @@ def test_defaults_are_those_of_the_score_functions():
     assert methods.get("react").defaults == {"percentile": scores.fit_react.__defaults__[0]}
     assert methods.get("dice").defaults == {"sparsity": scores.fit_dice.__defaults__[0]}
     assert methods.get("openmax").defaults == {
-        "tail": scores.fit_openmax.__defaults__[0], "top": scores.openmax.__defaults__[0]
+        "tail": scores.fit_openmax.__defaults__[0], "top": scores.openmax.__defaults__[0],
+        "shift": scores.fit_openmax.__defaults__[1],
     }  # fmt: skip
+    assert scores.fit_openmax.__defaults__[1] == scores.openmax.__defaults__[1]
     mixture = methods.get("gaussian_mixture").defaults
     assert mixture == {"beta": 0.0, **scores.fit_gaussian_mixture.__kwdefaults__}
     keywords = scores.odin.__kwdefaults__

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from quantjax import scores
+from quantjax.scores.gaussian import second_moments
 from quantjax.scores.nearest import by_chunks, top
 from quantjax.scores.shaping import kth_largest
 
@@ -211,6 +212,34 @@ def test_distances_of_many_classes_are_those_of_differences(rng):
     np.testing.assert_allclose(scores.mahalanobis(fitted, queries), half.min(axis=1), rtol=2e-3)
     exact = -np.log(np.exp(half.min(axis=1, keepdims=True) - half).sum(axis=1)) + half.min(axis=1)
     np.testing.assert_allclose(scores.gem(fitted, queries), exact, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("room", ["gaussian", "mixture", "subspace"])
+def test_parts_of_the_rows_change_no_fit(want, head, monkeypatch, room):
+    """The training rows in parts of 7, and of 24 where the products of 12 features want more; labels in any order."""
+    train, logits, labels = want["train"], want["train_logits"], want["labels"]
+
+    def fits():
+        mixture = scores.fit_gaussian_mixture(train, labels, 5, iterations=2)
+        return mixture, scores.fit_residual(head, train, logits, 7), scores.fit_tied_gaussian(train, labels, 5)
+
+    whole = fits()
+    monkeypatch.setattr(f"quantjax.scores.{room}._ROWS_AT_ONCE", 7)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, fits())
+
+
+def test_second_moments_by_hand():
+    # about (1, 0) and (0, 1): (1, 2) -> (0, 2), (3, 1) -> (2, 1), (0, 0) -> (0, -1)
+    rows, origins = np.float32([[1, 2], [3, 1], [0, 0]]), np.float64([[1, 0], [0, 1]])
+    np.testing.assert_array_equal(second_moments(rows, origins, np.array([0, 0, 1])), [[4.0, 2.0], [2.0, 6.0]])
+
+
+def test_second_moments_keep_the_digits_of_rows_far_from_the_origin(rng):
+    """3,000 rows, three parts, a thousand deviations from the origin: as the centred rows have them in float64."""
+    rows = float32(1000.0 + rng.normal(size=(3000, 5)))
+    origins, own = rng.normal(1000.0, 1.0, (4, 5)), rng.integers(0, 4, 3000)
+    away = np.asarray(rows, np.float64) - origins[own]
+    np.testing.assert_allclose(second_moments(np.asarray(rows), origins, own), away.T @ away, rtol=1e-12)
 
 
 def test_a_mixture_that_started_at_classes_finds_likelier_rows(rng, want):
