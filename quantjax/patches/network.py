@@ -115,6 +115,6 @@ def _scaled_name(name: str, scale: float) -> str:
 def _scaled(images: Array, scale: float, cell: int) -> Array:
     """The images as they are, or at another size in whole cells, in [0, 1]."""
     height, width = (max(round(side * scale / cell), 1) * cell for side in images.shape[1:3])
-    if (height, width) == images.shape[1:3]:
+    if scale == 1.0 or (height, width) == images.shape[1:3]:
         return images
     return resize_images(images.astype(jnp.float32) / 255.0, (height, width))
