@@ -23,7 +23,7 @@ from quantjax.types import PyTree
 # variant -> (method, settings that differ from its defaults): each patch counts, as there are few scenes
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "patches": ("knn", {"k": 5, "step": 1}),
-    "residual": ("pca_residual", {}),
+    "residual": ("pca_residual", {"share": 0.8}),
     "gaussian": ("mahalanobis_pp", {}),
     "flow": ("quantod_pp", {}),
 }
