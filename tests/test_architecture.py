@@ -47,8 +47,9 @@ ALLOWED = {
     "train": GROUND | {"parallel", "hosts"},
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
+    "patches": CONCEPT | {"extractors", "inference", "methods"},
     "detector": CONCEPT
-    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "scores", "segmentation"}
+    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "patches", "scores", "segmentation"}
     | {"data.arrays", "data.pairs"},
 }
 # a room's rule is too narrow for some of its files: fitting a flow trains it, fitting a sum scores all training rows

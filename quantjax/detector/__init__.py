@@ -8,6 +8,7 @@ from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fit import fit
 from quantjax.detector.images import Detector
+from quantjax.detector.patches import PatchDetector, fit_patches, scene_maps
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor
 from quantjax.documented import show_fields
@@ -17,6 +18,7 @@ __all__ = [
     "Exported",
     "ExportedScenes",
     "FeatureDetector",
+    "PatchDetector",
     "Prediction",
     "Predictor",
     "SceneDetector",
@@ -28,12 +30,14 @@ __all__ = [
     "doubts",
     "export",
     "fit",
+    "fit_patches",
     "in_percent",
     "load",
     "load_exported",
     "predict",
     "predictor",
     "save",
+    "scene_maps",
     "score",
 ]
 

@@ -11,6 +11,7 @@ from quantjax import metrics
 from quantjax.checks import check_interval, check_shape
 from quantjax.data.arrays import half_split
 from quantjax.detector.dispatch import predictor, type_name
+from quantjax.detector.patches import PatchDetector
 from quantjax.detector.scenes import SceneDetector
 from quantjax.rows import IGNORED
 
@@ -48,7 +49,7 @@ def calibrate(
     check_interval("true_positive_rate", true_positive_rate, 0.0, 1.0, closed="right")
     type_name(detector)
     score = predictor(detector._replace(threshold=0.0), **options).score
-    if isinstance(detector, SceneDetector):
+    if isinstance(detector, SceneDetector | PatchDetector):
         record = _of_scenes(score, inliers, true_positive_rate, source or "inlier scenes", report)
     else:
         scores = score(inliers, report=report)

@@ -44,13 +44,10 @@ def _evaluation(
 
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 3 of UEM (Nayal et al., 2024), then AUROC, components and seconds."""
-    miou = results["miou"]
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage"
-        f"{_how(results)}. "
-        f"{drawn(results).capitalize()}, {results['device']}, {results['seconds']:.1f} s.",
+        f"{_known(results)} {drawn(results).capitalize()}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No evaluation set was given: nothing was evaluated."]) + "\n"
@@ -68,6 +65,14 @@ def _title(results: Mapping[str, Any]) -> str:
     return f"Anomaly segmentation, inliers: {results['inlier']}"
 
 
+def _known(results: Mapping[str, Any]) -> str:
+    """What became of the known classes, in a sentence."""
+    before, after = (results["miou"][name] for name in ("before", "after"))
+    if before is None and after is None:
+        return "No segmentor stands beside these scores, so there is no mIoU."
+    return f"Inlier mIoU {percent(before)} before and {percent(after)} after the second stage{_how(results)}."
+
+
 def _how(results: Mapping[str, Any]) -> str:
     """Whether the second mIoU was measured, or follows from the first."""
     return f" ({results['miou_after']})" if results.get("miou_after") else ""
@@ -76,10 +81,10 @@ def _how(results: Mapping[str, Any]) -> str:
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     miou = results["miou"]
     before = f"{percent(miou['before'])} before the second stage{_how(results)}"
-    known = ("Inlier mIoU", percent(miou["after"]), before)
+    known = [("Inlier mIoU", percent(miou["after"]), before)] if miou["after"] is not None else []
     run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, {drawn(results)}")
     if not results["rows"]:
-        return [("Outliers", "none", "nothing was evaluated"), known, run]
+        return [("Outliers", "none", "nothing was evaluated"), *known, run]
     best = max(results["rows"], key=lambda row: row["ap"])
     sets = unique(row["dataset"] for row in results["rows"])
     fastest = max(row["images_per_second"] for row in results["rows"])
@@ -89,7 +94,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{best['ap']:.2f} %",
             f"FPR95 {best['fpr95']:.2f} %",
         ),
-        known,
+        *known,
         ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
         run,
     ]
