@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 Config = TypeVar("Config")
+Value = TypeVar("Value")
+
+# of a flag whose text says what it is where it is not given: --help then says nothing of None
+Unset = Annotated[Value | None, tyro.conf.arg(help_behavior_hint="")]
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 NO_SETS = "none"  # for flags that name the sets to evaluate on: thresholds alone, which need inliers alone
@@ -36,7 +40,7 @@ class Flags:
     """Folder of the runs (a folder each) and of what runs share (<workdir>/cache/)."""
     data_dir: Path | None = None
     """Folder that holds the published archives, unpacked."""
-    run: str | None = None
+    run: Unset[str] = None
     """Name of the run's folder under --workdir. Default: the command, what it runs on, and a hash of the settings."""
     resume: bool = False
     """Continue an unfinished run."""
@@ -44,18 +48,18 @@ class Flags:
     """Delete the run's folder first; what runs share stays."""
     seed: int = 0
     """Seed of every random draw: initialisation, order, augmentation, dropout, pasting."""
-    precision: Precision | None = None
+    precision: Unset[Precision] = None
     """Arithmetic of the networks; heads, likelihoods, losses and scores are float32 always. tensorfloat32 is float32
     with the factors of products rounded to 10 bits on GPUs that can, and float32 elsewhere. Default: bfloat16 on an
     accelerator, float32 on a CPU."""
-    mean: Triple | None = None
+    mean: Unset[Triple] = None
     """What the publisher of the weights subtracts from the channels, in the order the network sees them; numbers above
     1, here or in --deviation, count pixels in 0..255, otherwise in 0..1. Default: what the weights' publishers used."""
     deviation: Triple | None = None
     """What the channels are divided by then; goes with --mean."""
-    channel_order: ChannelOrder | None = None
+    channel_order: Unset[ChannelOrder] = None
     """Order in which the network sees colours. Default: what the weights were stored with, else rgb."""
-    weights_key: str | None = None
+    weights_key: Unset[str] = None
     """Which network of the given weights, where a checkpoint holds several: teacher, state_dict_ema, teacher.backbone,
     say. Default: averaged weights before plain ones, teachers before students; what was chosen is printed."""
     tensorboard: bool = False

@@ -26,7 +26,11 @@ from experiments.settings import describe
 from experiments.terminal import lasting_streams
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from experiments.run_folder import Opened
+    from experiments.scenes.config import Settings
+    from experiments.scenes.sets import Sets
 
 
 @lasting_streams()
@@ -71,6 +75,8 @@ def carry_out(flags: UEM) -> Opened:
     # ---- data and given weights, before anything is written
     check_sets(config, sets)
     print(outcome.sizes(sets), flush=True)
+    if config.untrained:
+        return judge_patches(config, sets, run_identity, opened, start)
     pretrained, overrides = storage.read_pretrained(config)
     if config.segmentor is not None:
         overrides = storage.read_overrides(config.segmentor) | storage.chosen_overrides(config)
@@ -163,6 +169,42 @@ def carry_out(flags: UEM) -> Opened:
         **of_run(config, outcome.public(run_identity, config), noted, start),
     }
     outcome.write(folder, results, {name: one.scenes for name, one in evaluated.items()}, sets.class_names)
+    return opened
+
+
+def judge_patches(config: Settings, sets: Sets, run_identity: dict[str, Any], opened: Opened, start: float) -> Opened:
+    """A run that trains nothing: fit, evaluate, calibrate, report."""
+    from experiments import hosts, run_folder
+    from experiments.progress import Progress
+    from experiments.results import of_run
+    from experiments.scenes import evaluation, outcome, untrained
+    from experiments.scenes.sets import fingerprint
+
+    content = fingerprint(config, sets)
+    hosts.check_same("the training scenes", {"fingerprint": content}, hosts.REMEDY)
+    run_folder.begin_run(opened.folder, describe(config), run_identity, content, overwrite=config.overwrite)
+    evaluation.clean(opened.folder)
+    found = untrained.carry_out(config, sets, opened.folder, Progress)
+    if not hosts.is_first():
+        return opened
+    warning = outcome.doubted(config, found.rows)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
+    results = {
+        "rows": found.rows,
+        "datasets": list(sets.evaluation),
+        "miou": {"before": None, "after": None},
+        "calibration": found.calibration,
+        "parameters": found.parameters,
+        "stages": {"fit": {"seconds": found.seconds}},
+        **of_run(
+            config,
+            outcome.public(run_identity, config),
+            " ".join(filter(None, (outcome.note(config), warning))),
+            start,
+        ),
+    }
+    outcome.write(opened.folder, results, found.scenes, sets.class_names)
     return opened
 
 

@@ -18,6 +18,7 @@ The map of the house:
 - `parallel`, `inference`  the one place that compiles; padded batches, sliding windows
 - `hosts`                  several processes as one run: joining them, what process 0 reads or decides for all
 - `methods`                outlier methods by name, one open registry: python -m quantjax.methods lists them
+- `patches`                such a method on the patches of a frozen backbone: unknown objects without training
 - `detector`, `report`     fit, calibrate, keep and use a detector; result files
 
 Importing this package starts no JAX backend.

@@ -47,8 +47,9 @@ ALLOWED = {
     "train": GROUND | {"parallel", "hosts"},
     "report": GROUND,
     "methods": CONCEPT | {"flows", "scores"},
+    "patches": CONCEPT | {"extractors", "inference", "methods"},
     "detector": CONCEPT
-    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "scores", "segmentation"}
+    | {"inference", "parallel", "extractors", "heads", "methods", "metrics", "patches", "scores", "segmentation"}
     | {"data.arrays", "data.pairs"},
 }
 # a room's rule is too narrow for some of its files: fitting a flow trains it, fitting a sum scores all training rows
@@ -132,7 +133,7 @@ def test_public_names_of_a_package_are_there(package):
         module.no_such_name  # noqa: B018
 
 
-PROGRAMS = {"quantod": "images", "uem": "scenes", "predict": "both", "tables": "both"}
+PROGRAMS = {"quantod": "images", "uem": "scenes", "predict": "both", "evaluate": "both", "tables": "both"}
 SIDES = {**PROGRAMS, "images": "images", "scenes": "scenes", "papers": "both"}
 
 

@@ -279,7 +279,7 @@ def test_a_detector_that_does_not_hold_together_is_refused(tmp_path, fitted, cha
 
 
 def test_what_is_no_detector_is_named(tmp_path):
-    with pytest.raises(TypeError, match="SceneDetector; got dict"):
+    with pytest.raises(TypeError, match="PatchDetector; got dict"):
         detector.save({}, tmp_path / "d")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
-SET_UP = ("pip", "ruff", "mypy", "pytest", "python -m venv", "python -m pytest")  # no programs of ours
+SET_UP = ("find", "pip", "ruff", "mypy", "pytest", "python -m venv", "python -m pytest")  # no programs of ours
 PICTURE = 300_000  # bytes, at most
 
 
@@ -33,7 +33,8 @@ def commands(page: Path) -> list[str]:
     text = page.read_text()
     lines = [line for block in fenced(text) for line in block.replace("\\\n", " ").splitlines()]
     lines += [span for span in spans(text) if re.match(r"(python|pip|pytest)3? |quantjax-[a-z]+ ", span)]
-    parts = [part for line in lines for part in shlex.join(shlex.split(line, comments=True)).split(" '&&' ")]
+    words = [shlex.join(shlex.split(line, comments=True)) for line in lines]
+    parts = [re.sub(r" '>' \S+$", "", part) for line in words for part in re.split(r" '(?:&&|\|)' ", line)]
     plain = [re.sub(r"^(\.venv/bin/)?(python)?3?", r"\2", part) for part in parts if part]
     return [re.sub("^quantjax-", "python -m experiments.", part) for part in plain]
 

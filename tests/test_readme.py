@@ -216,3 +216,10 @@ def test_a_backbone_of_ones_own():
     exec(block("class Strided"), scope)
     assert scope["logits"].shape == (2, 32, 32, 3)
     assert np.isfinite(scope["logits"]).all()
+
+
+def test_a_detector_of_frames_without_training():
+    names: dict = {}
+    exec(block("fit_patches"), names)
+    assert names["unknown"].shape == names["frames"][0].shape[:2]
+    assert names["unknown"].mean() < 0.5

@@ -14,7 +14,7 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.settings import Precision, check_choices, default_precision, fill
+from experiments.settings import Precision, Unset, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "wrn40_2",
@@ -62,20 +62,20 @@ class QuantOD(shared.Flags):
     """Inlier set: digits (bundled), cifar10, cifar100, svhn, tfds:<name>, or NAME=/path to class folders, an .npz or a
     list of images (.txt); of one's own set without a split 20 % of each class, drawn once and for all, are the test
     images."""
-    outliers: tuple[str, ...] | None = None
+    outliers: Unset[tuple[str, ...]] = None
     """Outlier sets: published names, names of folders under --data-dir, or NAME=/path; none: thresholds alone, which
     need no outlier. Default: the bundled sets for digits, the six sets of Table 1 otherwise."""
-    image_size: int | None = None
+    image_size: Unset[int] = None
     """Side of the images in pixels: short side resized, then the centre cut, as torchvision does. Default: 32; 224 for
     transformers, which need a multiple of their patch, but 32 where a network for 224 judges sets of small images
     (cifar10, cifar100, svhn, digits): so no image set is told by its sharpness."""
-    short_side: int | None = None
+    short_side: Unset[int] = None
     """Pixels to which the short side is resized before the centre is cut. Default: --image-size; 256 for 224 of
     networks published for ImageNet, as torchvision does."""
-    network_size: int | None = None
+    network_size: Unset[int] = None
     """Side of what the network sees: images are resized to it, bicubic. Default: as the images; 224 for networks
     published for 224."""
-    backbone: BackboneName | None = None
+    backbone: Unset[BackboneName] = None
     """Classifier, or a frozen transformer of whose class token stage 1 trains a linear probe. Default: wrn40_2
     (QuantOD); wrn10_1 for the bundled demonstration."""
     weights: Path | None = None
@@ -89,7 +89,7 @@ class QuantOD(shared.Flags):
     auxiliary: str | None = None
     """Set of outliers to train with, named as --outliers; its training images where it has any. For --objective
     outlier_exposure and energy_margin; no set that is evaluated."""
-    preprocessing: Literal["energy_ood", "cifar", "imagenet", "clip", "none"] | None = None
+    preprocessing: Unset[Literal["energy_ood", "cifar", "imagenet", "clip", "none"]] = None
     """Input standardisation. Default: what the weights' publishers used, as far as the names in the file or the
     network's tell them, which is printed; networks trained here use energy_ood's in preset paper and none in preset
     reference. cifar: mean .4914 .4822 .4465, deviation .2023 .1994 .2010."""
@@ -104,11 +104,11 @@ class QuantOD(shared.Flags):
     published one."""
     flow: Literal["glow", "realnvp", "gin", "nice"] = "glow"
     """Coupling block (QuantOD, Table 3)."""
-    blocks: int | None = None
+    blocks: Unset[int] = None
     """Coupling blocks. Default 8 (QuantOD, Table 3); 4 for the demonstration."""
     layers: int = 2
     """Hidden-to-hidden linear layers of each subnet; a subnet has two more, in and out (QuantOD, Table 3)."""
-    width: int | None = None
+    width: Unset[int] = None
     """Neurons of each hidden layer. Default 512 (QuantOD, Table 3); 128 for the demonstration."""
     clamp: float = 3.0
     """Bound on the log-scale of a coupling block (QuantOD, Table 3)."""
@@ -116,19 +116,19 @@ class QuantOD(shared.Flags):
     """Statistic of the batch's log-likelihoods that is maximised (QuantOD, eq. 4)."""
     q: float = 0.05
     """Quantile level, 0 <= q < 1; preset reference also reads 0 as the minimum and 1 as the mean, as its code does."""
-    epochs: int | None = None
+    epochs: Unset[int] = None
     """Stage 1 epochs. Default 100 (QuantOD); 10 for the demonstration; 50 for a linear probe; 10, at a learning rate of
     0.001, where an --objective goes on from --weights (energy fine-tuning)."""
-    flow_epochs: int | None = None
+    flow_epochs: Unset[int] = None
     """Stage 2 epochs. Default 50 (paper), 25 (reference); 20 for the demonstration."""
-    views: int | None = None
+    views: Unset[int] = None
     """Flip-and-crop views of the training set the flow sees, cached; epoch e uses view e mod V; 0 = the plain images.
     Default: as many as flow epochs on an accelerator, 5 on a CPU; 0 for the demonstration."""
-    shuffle: bool | None = None
+    shuffle: Unset[bool] = None
     """Shuffle the flow's training rows every epoch. Default: yes in preset paper, file order in reference."""
-    scores: tuple[str, ...] | None = None
+    scores: Unset[tuple[str, ...]] = None
     """Methods to evaluate, by their names in the table that python -m quantjax.methods prints. Default: all of them."""
-    detector: str | None = None
+    detector: Unset[str] = None
     """Method of the detector that is saved, one of --scores. Default: quantod where it is evaluated, else the first; of
     the demonstration energy_quantod_layers, which does best in docs/methods.md."""
     protocol: Literal["paper", "full", "openood"] = "full"
@@ -142,11 +142,11 @@ class QuantOD(shared.Flags):
     random_bits: Literal["threefry2x32", "unsafe_rbg"] = "threefry2x32"
     """Generator of all random draws: threefry2x32 gives the same numbers on any device count; unsafe_rbg does not, is
     meant for accelerators, and is slower on a CPU."""
-    batch_size: int | None = None
+    batch_size: Unset[int] = None
     """Rows of one training step over all devices. Default 128 (QuantOD); 32 for the demonstration."""
     accumulate: int = 1
     """Parts in which stage 1 works through a batch, to save memory; each part has batch statistics of its own."""
-    score_batch_size: int | None = None
+    score_batch_size: Unset[int] = None
     """Images of one scoring step; of cached features 2,048 rows whatever it says. Default 1024 on an accelerator, 128
     on a CPU; 64 and 16 for transformers."""
     calibration_tpr: float = 0.95

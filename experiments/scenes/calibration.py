@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from quantjax import detector
 from quantjax.segmentation import UNKNOWN_CLASSES, Estimator, Segmentor
 from quantjax.types import PyTree
 
+Fitted = TypeVar("Fitted", detector.SceneDetector, detector.PatchDetector)
 KEPT = 0.99  # share of labelled inlier pixels that the threshold leaves unmarked
 
 
@@ -27,6 +28,8 @@ def build(
     overrides: dict[str, Any],
 ) -> detector.SceneDetector:
     """The detector of (segmentor, estimator) variables by the score of --detector; its threshold is still to be set."""
+    assert config.window is not None
+    assert config.stride is not None
     inlier_scale, unknown_scale = scales(config, variables[0])
     segmentor = {name: part for name, part in variables[0].items() if name != "standardisation"}
     return detector.SceneDetector(
@@ -52,9 +55,7 @@ def build(
     )
 
 
-def calibrated(
-    fitted: detector.SceneDetector, scenes: Any, window_batch: int, progress: OpenProgress
-) -> detector.SceneDetector:
+def calibrated(fitted: Fitted, scenes: Any, window_batch: int, progress: OpenProgress) -> Fitted:
     """The detector with the threshold that KEPT of the inlier scenes' labelled pixels stay under."""
     with progress("calibrate on inlier scenes") as report:
         return detector.calibrate(

@@ -14,7 +14,7 @@ import tyro
 
 from experiments import preprocessing
 from experiments import settings as shared
-from experiments.settings import Precision, check_choices, default_precision, fill
+from experiments.settings import Precision, Unset, check_choices, default_precision, fill
 
 BackboneName = Literal[
     "dinov2_vits14",
@@ -38,6 +38,8 @@ BackboneName = Literal[
 Method = Literal["id", "ood", "lr", "msp", "max_logit", "entropy", "energy", "rba", "msp_probability"]
 METHODS: tuple[Method, ...] = Method.__args__  # type: ignore[attr-defined]
 COMPARED = tuple(method for method in METHODS if method != "msp_probability")  # it ranks as msp until it saturates
+Untrained = Literal["patches", "residual", "gaussian", "flow"]
+UNTRAINED: tuple[Untrained, ...] = Untrained.__args__  # type: ignore[attr-defined]
 Pair = tuple[int, int]
 MIX = "_mix"  # <inlier>_mix: the inlier test scenes with unseen objects pasted
 
@@ -51,62 +53,73 @@ class UEM(shared.Flags):
 
     inlier: Literal["streets", "camvid", "cityscapes"] = "streets"
     """Inlier scenes: streets (bundled, rendered), camvid, cityscapes."""
-    objects: str | None = None
+    objects: Unset[str] = None
     """Objects that are pasted as outliers: bundled, coco, cutouts, or a folder of RGBA images or of images/ and
     masks/. Default: bundled for streets, coco otherwise."""
-    evaluate: tuple[str, ...] | None = None
+    evaluate: Unset[tuple[str, ...]] = None
     """Evaluation sets: road_anomaly, fs_laf, smiyc_at, smiyc_ot, or <inlier>_mix, the inlier test scenes with objects
     pasted that training never showed. Commas or spaces separate them; none: a threshold alone, which needs no outlier.
     Default: streets_mix for streets, road_anomaly and fs_laf otherwise."""
-    image_height: int | None = None
+    image_height: Unset[int] = None
     """Resize every image to this height in pixels. Default: as they are."""
-    preset: Literal["reference", "paper", "short"] | None = None
+    preset: Unset[Literal["reference", "paper", "short"]] = None
     """reference: the authors' released code; paper: the text of Nayal, Shoeb, Güney 2024, where the two differ; short:
     reference with a memory that runs under 10,000 steps can fill. Default: reference, for the demonstration short."""
-    variant: Literal["g-d", "d-d", "g-g"] = "g-d"
-    """Heads of segmentor and estimator: D = linear, G = Gaussian mixture (Table 3)."""
-    backbone: BackboneName | None = None
+    variant: Literal["g-d", "d-d", "g-g"] | Untrained = "g-d"
+    """Heads of segmentor and estimator: D = linear, G = Gaussian mixture (Table 3). Or nothing is trained, and patches
+    of the frozen backbone are judged by their nearest reference patches, their residual beside principal components,
+    one Gaussian, or a flow (see docs/scenes.md)."""
+    maps: Unset[tuple[str, ...]] = None
+    """Maps of the backbone that patches are taken from, block_9 say, where nothing is trained. Default: the last
+    quarter of its blocks."""
+    scales: tuple[float, ...] = (1.0,)
+    """Of a window, at which the backbone sees it, where nothing is trained: scores of all scales are added up."""
+    reference_scenes: int = 20
+    """Training scenes whose patches are the reference, where nothing is trained."""
+    per_class: bool = False
+    """Fit one Gaussian mean for every class of the reference scenes' labels; needs variant gaussian."""
+    backbone: Unset[BackboneName] = None
     """Default: dinov2_vitb14_reg (section 4); vit_tiny_scratch for the demonstration. The scratch ones are trained with
     the decoder in stage 1, then frozen like the others."""
     backbone_weights: str | None = None
     """Published weights: a file (.pth, .safetensors) or hf:<owner>/<repository>. The scratch backbones take none."""
-    swin_shift: Literal["larger_maps", "always"] | None = None
+    swin_shift: Unset[Literal["larger_maps", "always"]] = None
     """Whether swin_b moves its windows on maps of one window, too: always, as segmentors do, or on larger maps alone,
     as classifiers do. Default: as the source of the weights does."""
     segmentor: Path | None = None
     """A segmentor.safetensors of a finished run of the same backbone and head: skips stage 1."""
-    steps: int | None = None
+    steps: Unset[int] = None
     """Stage 1 steps. Default 90,000 (released code); 500 for the demonstration."""
-    estimator_steps: int | None = None
+    estimator_steps: Unset[int] = None
     """Stage 2 steps. Default 4,000 (released code); 500 for the demonstration."""
     warmup: int = 1500
     """Steps of linear warm-up of either stage (released code). A stage without more steps, and each of preset short,
     warms up for at most a tenth of them."""
-    learning_rate: float | None = None
+    learning_rate: Unset[float] = None
     """Peak of the warm-up; then linear decay to 1e-7. Default 5e-4 (released code); 1e-3 for the demonstration."""
-    batch_size: int | None = None
+    batch_size: Unset[int] = None
     """Crops of one step over all devices. Default 16 (released scripts: four per device on four); 8 for the
     demonstration."""
-    crop: Pair | None = None
+    crop: Unset[Pair] = None
     """Height and width of training crops. Default 518 1036 (section 4), 112 224 for the demonstration, cut down to
     multiples of the backbone's stride: 512 1024 for clip_vitb16 and swin_b."""
-    window: Pair | None = None
+    window: Unset[Pair] = None
     """Height and width of the windows of inference. Default: the crop."""
-    stride: Pair | None = None
+    stride: Unset[Pair] = None
     """Step between windows. Default 140 140 (released code), cut down like the crop, and at most the window."""
-    window_batch: int | None = None
+    window_batch: Unset[int] = None
     """Windows of one inference step over all devices. Default 8 on an accelerator, 2 on a CPU."""
-    channels: int | None = None
+    channels: Unset[int] = None
     """Channels of the decoder and of the space where heads work. Default 256; 64 for the scratch backbones, 48 for the
     demonstration."""
     components: int = 5
     """Gaussians per class (section 4)."""
     paste_probability: float = 1.0
     """Share of training scenes with an object pasted in stage 2 (the authors' run names)."""
-    object_share: tuple[float, float] | None = None
+    object_share: Unset[tuple[float, float]] = None
     """Resize every pasted object so that its longer side is a random share, between these two, of the scene's height.
     Default: keep its size, as the paper does; 0.25 0.6 for the demonstration, whose scenes are small."""
-    hue: float | None = None
+    hue: Unset[float] = None
     """Largest turn of the hue by colour jitter, in turns of the colour circle. Default 0.5 (released code); 0.05 for
     the scratch backbones, which have little but colour to start from."""
     freeze_statistics: bool = True
@@ -120,9 +133,9 @@ class UEM(shared.Flags):
     """Score of the detector that is saved."""
     baselines: tuple[Literal["pebal", "rba"], ...] = ()
     """Also fine-tune the segmentor's last layer with PEBAL's or RbA's loss (Table 4); needs variant d-d."""
-    exact: bool | None = None
+    exact: Unset[bool] = None
     """Sort all pixels for AP, AUROC and FPR95 instead of streaming them. Default: up to 60 million pixels a set."""
-    workers: int | None = None
+    workers: Unset[int] = None
     """Processes that prepare training crops; 0 = threads of this one. Default: 0 on a CPU, 8 with an accelerator."""
 
 
@@ -139,13 +152,16 @@ class Settings(UEM):
     learning_rate: float
     batch_size: int
     crop: Pair
-    window: Pair
-    stride: Pair
     window_batch: int
     channels: int
     hue: float
     precision: Precision
     workers: int
+
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing is trained; then window and stride may be None, for those that fit the reference scenes."""
+        return self.variant in UNTRAINED
 
     @property
     def evaluation_sets(self) -> tuple[str, ...]:
@@ -180,6 +196,10 @@ FULL_SIZE: dict[str, Any] = {
 DEMONSTRATION_CROP, FULL_CROP = (112, 224), (518, 1036)
 STRIDE = 140
 PLACE = ("window_batch", "workers")  # beside settings.PLACE, what no number depends on
+PATCHES = ("maps", "scales", "reference_scenes", "per_class")  # what no number depends on where networks are trained
+TRAINING = ("preset", "steps", "estimator_steps", "warmup", "learning_rate", "batch_size", "crop", "channels",
+            "components", "paste_probability", "hue", "freeze_statistics", "per_device_sinkhorn", "methods", "detector",
+            "baselines")  # fmt: skip
 
 
 def parse(argv: list[str] | None = None) -> UEM:
@@ -198,18 +218,19 @@ def resolve(config: UEM, *, accelerator: bool) -> Settings:
     bundled = config.inlier == "streets"
     config = fill(config, **(DEMONSTRATION if bundled else FULL_SIZE))
     config = fill(config, crop=_whole_cells(config, DEMONSTRATION_CROP if bundled else FULL_CROP))
+    if config.variant not in UNTRAINED:
+        config = fill(config, window=config.crop)
     config = fill(
         config,
-        window=config.crop,
         window_batch=8 if accelerator else 2,
         workers=8 if accelerator else 0,
         precision=default_precision(accelerator),
         channels=64 if config.backbone in SCRATCH else 256,
         hue=0.05 if config.backbone in SCRATCH else 0.5,
     )
-    assert config.window is not None
-    step = _whole_cells(config, (STRIDE, STRIDE))
-    config = fill(config, stride=tuple(min(sides) for sides in zip(step, config.window, strict=True)))
+    if config.window is not None and config.variant not in UNTRAINED:
+        step = _whole_cells(config, (STRIDE, STRIDE))
+        config = fill(config, stride=tuple(min(sides) for sides in zip(step, config.window, strict=True)))
     settings = Settings(**shared.values_of(config))
     check(settings)
     return settings
@@ -229,6 +250,7 @@ def check(settings: Settings) -> None:
     from quantjax.extractors import FEATURE_BACKBONES
 
     least = {"steps": 1, "estimator_steps": 1, "batch_size": 1, "window_batch": 1, "channels": 4, "components": 1}
+    least |= {"reference_scenes": 1}
     shared.check_least(settings, least | {"warmup": 0, "workers": 0})
     check_interval("--learning-rate", settings.learning_rate, 0.0, 1.0, closed="right")
     check_interval("--hue", settings.hue, 0.0, 0.5)
@@ -240,16 +262,20 @@ def check(settings: Settings) -> None:
     backbone = FEATURE_BACKBONES[settings.backbone]
     for name in ("crop", "window"):
         sides = getattr(settings, name)
+        if sides is None:
+            continue
         if min(sides) < backbone.stride or (backbone.kind == "plain" and any(s % backbone.stride for s in sides)):
             fits = tuple(max(1, round(side / backbone.stride)) * backbone.stride for side in sides)
             raise ValueError(
                 f"--{name} must be multiples of {backbone.stride} pixels for {settings.backbone}, got {sides[0]} "
                 f"{sides[1]}; the nearest are {fits[0]} {fits[1]}"
             )
-    if any(not 1 <= step <= side for step, side in zip(settings.stride, settings.window, strict=True)):
+    given = (settings.stride, settings.window)
+    if None not in given and any(not 1 <= step <= side for step, side in zip(*given, strict=True)):  # type: ignore
         raise ValueError(f"--stride must lie between 1 and the window {settings.window}, got {settings.stride}")
     _check_sets(settings)
     _check_weights(settings)
+    _check_patches(settings)
     preprocessing.check(settings)
     shared.check_seed_and_run(settings)
     shared.check_data_dir(settings)
@@ -290,6 +316,20 @@ def _check_weights(settings: Settings) -> None:
         raise ValueError(f"--segmentor must be the segmentor.safetensors of a finished run, got {settings.segmentor}")
 
 
+def _check_patches(settings: Settings) -> None:
+    if settings.per_class and settings.variant != "gaussian":
+        raise ValueError(f"--per-class is of --variant gaussian, got {settings.variant}; leave it out")
+    if not settings.untrained:
+        if settings.maps is not None:
+            raise ValueError(f"--maps is of variants {', '.join(UNTRAINED)}, got {settings.variant}; leave it out")
+        return
+    from quantjax import patches
+
+    patches.backbone(settings.backbone, settings.maps, scales=settings.scales)
+    if (settings.window is None) != (settings.stride is None):
+        raise ValueError("--window and --stride go together where nothing is trained: give both or neither")
+
+
 def identity(config: Settings) -> dict[str, Any]:
     """The part of the settings that decides the numbers; given weights count by content.
 
@@ -297,7 +337,7 @@ def identity(config: Settings) -> dict[str, Any]:
     """
     from quantjax.data.content import file_digest
 
-    settings = shared.computed(config, PLACE)
+    settings = shared.computed(config, (*PLACE, *(TRAINING if config.untrained else PATCHES)))
     if config.segmentor is not None:
         settings["segmentor"] = file_digest(config.segmentor)
     if config.backbone_weights is not None and Path(config.backbone_weights).is_file():

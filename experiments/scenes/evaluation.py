@@ -73,8 +73,9 @@ def evaluate(
 
     def look(index: int, row: Any, maps: Mapping[str, np.ndarray]) -> None:
         if index in shown:
-            drawn = {method: maps[method] for method in names if method in DRAWN}
-            examples.append(Example(row["name"], row["image"], row["label"], drawn, maps[PREDICTION]))
+            drawn = {method: maps[method] for method in names if method in DRAWN or config.untrained}
+            classes = None if config.untrained else maps[PREDICTION]
+            examples.append(Example(row["name"], row["image"], row["label"], drawn, classes))
 
     minimum = OBSTACLE_TRACK if name in OBSTACLES else ANOMALY_TRACK
     with spill_folder(folder) if is_first() else nullcontext() as spill, progress(f"score {name}") as report:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from quantjax.atomic import replaced_file
 
 LARGEST = 5  # parts that are described
 OPACITY = 0.6
+AHEAD = 4  # scenes that are decoded while the networks see those before
+BOX = ("left", "top", "right", "bottom")
+COLUMNS: dict[str, type] = {
+    "path": str, "unknown_percent": float, "parts": int,
+    "largest_pixels": int, **{f"largest_{side}": int for side in BOX},
+    "highest_score": float, "threshold": float, "mask": str, "overlay": str,
+}  # fmt: skip
 
 
 def parts(outlier: np.ndarray) -> tuple[int, list[dict[str, Any]]]:
@@ -32,29 +40,50 @@ def parts(outlier: np.ndarray) -> tuple[int, list[dict[str, Any]]]:
 
 
 def mark(
-    predictor: Any, detector: Any, paths: Sequence[Path], pictures: Sequence[tuple[Path, Path]] | None
+    predictor: Any, detector: Any, files: Iterable[Path | str], pictures: Iterable[tuple[Path, Path]] | None
 ) -> Iterator[dict[str, Any] | str]:
-    """One plain dict per scene, or a sentence for one that could not be read or whose `pictures` not be written."""
-    from quantjax.data.images import read_image
+    """One plain dict per scene, or a sentence for one that could not be read or whose `pictures` not be written.
 
-    targets: Sequence[tuple[Path, Path] | None] = [None] * len(paths) if pictures is None else pictures
-    for path, files in zip(paths, targets, strict=True):
+    A sentence among the files is handed on; the next scenes are decoded meanwhile.
+    """
+    from quantjax.data.ahead import ahead
+
+    targets: Iterator[tuple[Path, Path] | None] = repeat(None) if pictures is None else iter(pictures)
+    for read in ahead(_read, files, AHEAD):
+        target = None if isinstance(read, str) else next(targets)
         try:
-            image = read_image(path)
-            prediction = predictor.predict(image)
-            written = {} if files is None else draw(files, image, prediction.outlier)
+            yield read if isinstance(read, str) else _marked(predictor, detector, *read, target)
         except (ValueError, OSError) as error:
             yield str(error)
-            continue
-        count, largest = parts(prediction.outlier)
-        yield {
-            "path": str(path),
-            "unknown_percent": 100.0 * float(prediction.outlier.mean()),
-            "parts": count,
-            "largest": largest,
-            "highest_score": float(prediction.score.max()),
-            "threshold": detector.threshold,
-        } | written
+
+
+def _read(file: Path | str) -> tuple[Path, np.ndarray | Exception] | str:
+    from quantjax.data.images import read_image
+
+    if isinstance(file, str):
+        return file
+    try:
+        return file, read_image(file)
+    except (ValueError, OSError) as error:
+        return file, error
+
+
+def _marked(
+    predictor: Any, detector: Any, path: Path, image: np.ndarray | Exception, files: tuple[Path, Path] | None
+) -> dict[str, Any]:
+    if isinstance(image, Exception):
+        raise image
+    prediction = predictor.predict(image)
+    written = {} if files is None else draw(files, image, prediction.outlier)
+    count, largest = parts(prediction.outlier)
+    return {
+        "path": str(path),
+        "unknown_percent": 100.0 * float(prediction.outlier.mean()),
+        "parts": count,
+        "largest": largest,
+        "highest_score": float(prediction.score.max()),
+        "threshold": detector.threshold,
+    } | written
 
 
 def plan(paths: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
@@ -95,3 +124,18 @@ def to_line(row: dict[str, Any]) -> str:
         left, top, right, bottom = first["box"]
         line += f", the largest {first['pixels']} pixels at x {left} to {right}, y {top} to {bottom}"
     return f"{line}  {row['path']}"
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `mark` as a line of a table: of its parts the largest alone."""
+    plain = {name: value for name, value in row.items() if name != "largest"}
+    for part in row["largest"][:1]:
+        box = {f"largest_{side}": value for side, value in zip(BOX, part["box"], strict=True)}
+        plain |= {"largest_pixels": part["pixels"], **box}
+    return plain
+
+
+def outlying(row: dict[str, Any]) -> tuple[float, float]:
+    """Scenes are ordered by the share of unknown pixels, then by the highest score; NaN is the highest."""
+    highest = row["highest_score"]
+    return row["unknown_percent"], highest if highest == highest else float("inf")

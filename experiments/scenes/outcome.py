@@ -25,6 +25,8 @@ from quantjax.types import PyTree
 
 def note(config: Settings) -> str:
     """What kind of run this is, in a sentence."""
+    if config.untrained:
+        return _untrained_note(config)
     stage1 = "a given segmentor" if config.segmentor else f"{config.steps:,} steps"
     what = (
         f"{config.backbone}, variant {config.variant.upper()}, preset {config.preset}: {stage1} for the segmentor, "
@@ -40,6 +42,19 @@ def note(config: Settings) -> str:
     if config.backbone in SCRATCH:
         return f"{what} The backbone was trained from scratch: far under what pretrained DINOv2 weights give."
     return what
+
+
+def _untrained_note(config: Settings) -> str:
+    maps = "the last quarter of its blocks" if config.maps is None else ", ".join(config.maps)
+    what = (
+        f"{config.backbone}, variant {config.variant}, nothing trained: patches of {config.reference_scenes} inlier "
+        f"scenes, from {maps}."
+    )
+    if config.backbone not in SCRATCH:
+        return what
+    if config.segmentor is not None:
+        return f"{what} The backbone is that of a segmentor trained on the inlier scenes."
+    return f"{what} The backbone's weights are random: give published ones, or --segmentor of a finished run."
 
 
 def sizes(sets: Sets) -> str:
@@ -88,9 +103,16 @@ def public(identity: Mapping[str, Any], config: Settings) -> dict[str, Any]:
 def doubted(config: Settings, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """The warning that belongs to the detector of --detector, None when nothing speaks against it."""
     own = [row for row in rows if row["variant"] == config.variant]
+    if config.untrained:
+        names = dict.fromkeys(row["method"] for row in own)
+        return next(filter(None, (_doubted(name, own) for name in names)), None)
+    return _doubted(config.detector, own)
+
+
+def _doubted(detector: str, own: Sequence[Mapping[str, Any]]) -> str | None:
     names = dict.fromkeys(row["method"] for row in own)
     return settings.doubted(
-        config.detector,
+        detector,
         {name: float(np.mean([row["auroc"] for row in own if row["method"] == name])) / 100.0 for name in names},
     )
 

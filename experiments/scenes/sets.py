@@ -49,7 +49,9 @@ def open_sets(config: Settings) -> Sets:
         "evaluation_content": digest(*published.values()),
     }
     budget = Budget(RESIDENT_MB, processes=1 + config.workers)
-    kept_train, kept_test, pasted = (keep_in_memory(source, budget) for source in (train, test, objects["train"]))
+    kept_train, kept_test, pasted = (
+        keep_in_memory(source, budget) for source in (train, test, objects.get("train", ()))
+    )
     evaluation = {
         name: published[name]
         if name in published
@@ -65,7 +67,8 @@ def check_sets(config: Settings, sets: Sets) -> None:
     A mix for evaluation meets every object and scene that it will show; training leaves a scene alone that an object
     does not fit into. Raises FileNotFoundError and ValueError as the readers do, and ValueError for an empty set.
     """
-    opened = {"training scenes": sets.train, "test scenes": sets.test, "objects": sets.objects, **sets.evaluation}
+    objects = {} if config.untrained else {"objects": sets.objects}
+    opened = {"training scenes": sets.train, "test scenes": sets.test, **objects, **sets.evaluation}
     for name, source in opened.items():
         if not len(source):
             raise ValueError(f"{name} must hold at least one row, got none; check --data-dir")
@@ -79,8 +82,9 @@ def check_sets(config: Settings, sets: Sets) -> None:
 
 
 def _parts_of_objects(config: Settings) -> tuple[str, ...]:
-    """The splits that the run reads: unseen objects only where they are pasted."""
-    return ("train", "test") if any(name.endswith(MIX) for name in config.evaluation_sets) else ("train",)
+    """The splits that the run reads: unseen objects only where they are pasted, others only for training."""
+    unseen = ("test",) if any(name.endswith(MIX) for name in config.evaluation_sets) else ()
+    return unseen if config.untrained else ("train", *unseen)
 
 
 def _scenes(config: Settings, name: str, split: str) -> Any:

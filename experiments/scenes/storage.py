@@ -126,6 +126,25 @@ def load(file: Path, template: PyTree, about: dict[str, Any] | None = None) -> P
     return jax.tree.map(jnp.asarray, arrays)
 
 
+def load_backbone(file: Path, backbone: str) -> tuple[PyTree, dict[str, Any]]:
+    """(variables, overrides) of the backbone in a stored segmentor; raises ValueError as `load`."""
+    about = read_about(file)
+    if about.get("backbone") != backbone:
+        given = about.get("backbone")
+        raise ValueError(f"{file} is of backbone {given!r}, this run has {backbone!r}; give --backbone {given}")
+    overrides = read_overrides(file)
+    known = FEATURE_BACKBONES[backbone]
+    blank = jax.ShapeDtypeStruct((1, 4 * known.stride, 4 * known.stride, 3), jnp.float32)
+    template = jax.eval_shape(known.build(**overrides).init, jax.random.key(0), blank)
+    stored = {
+        name: part for name, part in trees.flatten(read_safetensors(file)).items() if name.startswith("backbone/")
+    }
+    try:
+        return trees.restore(stored, {"backbone": template})["backbone"], overrides
+    except ValueError as error:
+        raise ValueError(f"{file} does not fit the network: {error}") from error
+
+
 def reread(file: Path, template: PyTree, about: dict[str, Any]) -> PyTree | None:
     """`load` of a file of the run's own, None where it is not there yet; process 0 reads it for all."""
     kept = from_first(lambda: trees.flatten(load(file, template, about)) if file.exists() else None)

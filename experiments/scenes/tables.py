@@ -19,8 +19,10 @@ def scene_tables(runs: Sequence[Run]) -> str:
             having = [run for run in group if any(_is(row, variant, method) for row in run["rows"])]
             cells = [_cell(having, variant, method, dataset) for dataset in datasets]
             lines.append([f"{variant} {method}{label}", _seeds(having), *cells])
-        names = list(dict.fromkeys(name for run in group for name in run["miou"]))
+        names = list(dict.fromkeys(name for run in group for name, value in run["miou"].items() if value is not None))
         found = [f"{name} {_miou(group, name)}" for name in names]
+        if not names:  # nothing was trained
+            continue
         segmentors.append([f"{group[0]['config']['variant']}{label}", _seeds(group), ", ".join(found)])
     rates = "AP / FPR95 / AUROC in percent, outlier positive, all labelled pixels pooled; mean ± deviation of seeds."
     miou = "mIoU in percent on the inlier test scenes, before and after the second stage."

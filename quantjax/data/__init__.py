@@ -9,6 +9,7 @@
 - `pickles`  a restricted unpickler
 - `images`   one image file -> uint8 RGB; resize and centre crop
 - `arrays`   a source -> arrays; fingerprints, splits, subsets; `streamed` decodes what memory does not hold
+- `ahead`    work that threads do in advance
 - `augment`  random flip and crop, in JAX
 
 Street scenes and what is pasted into them:

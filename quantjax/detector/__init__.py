@@ -9,6 +9,7 @@ from quantjax.detector.features import FeatureDetector
 from quantjax.detector.fit import fit
 from quantjax.detector.held_out import HeldOut, drift, keep, thresholds, watch
 from quantjax.detector.images import Detector
+from quantjax.detector.patches import PatchDetector, fit_patches, scene_maps
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction, ScenePredictor
 from quantjax.documented import show_fields
@@ -20,6 +21,7 @@ __all__ = [
     "ExportedScenes",
     "FeatureDetector",
     "HeldOut",
+    "PatchDetector",
     "Prediction",
     "Predictor",
     "SceneDetector",
@@ -32,6 +34,7 @@ __all__ = [
     "drift",
     "export",
     "fit",
+    "fit_patches",
     "in_percent",
     "keep",
     "load",
@@ -40,6 +43,7 @@ __all__ = [
     "predict",
     "predictor",
     "save",
+    "scene_maps",
     "score",
     "thresholds",
     "watch",

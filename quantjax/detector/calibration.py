@@ -14,6 +14,7 @@ from quantjax.data.arrays import half_split
 from quantjax.detector.decision import Prediction
 from quantjax.detector.dispatch import predictor, type_name
 from quantjax.detector.held_out import keep
+from quantjax.detector.patches import PatchDetector
 from quantjax.detector.scenes import SceneDetector
 from quantjax.rows import IGNORED
 
@@ -65,7 +66,7 @@ def calibrate(
     """
     tpr = _share_kept(true_positive_rate, false_alarm_rate)
     type_name(detector)
-    if isinstance(detector, SceneDetector):
+    if isinstance(detector, SceneDetector | PatchDetector):
         if per_class:
             raise ValueError("per_class must be False for a detector of scenes, which has one threshold; leave it out")
         score = predictor(detector._replace(threshold=0.0), **options).score

@@ -1,4 +1,4 @@
-"""One way in for every kind of detector: of images (`images`), of `features`, of pixels of scenes (`scenes`)."""
+"""One way in for every kind of detector: of `images`, of `features`, of pixels of scenes (`scenes`, `patches`)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.detector import artefact, exported, features, held_out, images, scene_content, scene_export, scenes
+from quantjax.detector import (
+    artefact,
+    exported,
+    features,
+    held_out,
+    images,
+    patches,
+    scene_content,
+    scene_export,
+    scenes,
+)
 from quantjax.detector.decision import Prediction
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
 from quantjax.detector.images import Detector
+from quantjax.detector.patches import PatchDetector
 from quantjax.detector.scene_export import ExportedScenes
 from quantjax.detector.scenes import SceneDetector, ScenePrediction
 
-AnyDetector = Detector | FeatureDetector | SceneDetector
+AnyDetector = Detector | FeatureDetector | SceneDetector | PatchDetector
 
 
 class Operations(NamedTuple):
@@ -50,6 +61,9 @@ OPERATIONS: dict[str, Operations] = {  # by what detector.json calls the type
         scene_content.content,
         scene_content.restore,
         scene_export.save,
+    ),
+    "quantjax patch detector": Operations(
+        PatchDetector, patches.check, patches.predictor, patches.content, patches.restore, patches.export
     ),
 }
 

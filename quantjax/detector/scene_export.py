@@ -22,6 +22,7 @@ from quantjax.detector.exported import CONTENT, PLATFORMS, about, guarded, read_
 from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
+from quantjax.segmentation import UNKNOWN_CLASSES
 
 KIND = "quantjax exported scenes"
 PROGRAMS = ("windows", "finish")
@@ -52,15 +53,30 @@ def save(detector: SceneDetector, folder: str | Path, *, platforms: Sequence[str
     """
     check(detector)
     windows, finish, weights = parts(detector)
+    channels = (len(detector.class_names), UNKNOWN_CLASSES)
+    write_programs(
+        detector, folder, partial(windows, weights), lambda *heads: finish(heads), channels, platforms=platforms
+    )
+
+
+def write_programs(
+    detector: Any,
+    folder: str | Path,
+    windows: Callable[..., Any],
+    finish: Callable[..., Any],
+    channels: Sequence[int],
+    *,
+    platforms: Sequence[str] = PLATFORMS,
+) -> None:
+    """The programs of a detector of scenes: windows uint8 [B, h, w, 3] -> maps [B, h, w, C_i], and finish of these.
+
+    channels are the C_i. Errors as of save.
+    """
     height, width = detector.window
+    averaged = [("height", "width", count) for count in channels]
     programs = {
-        "windows": _program_of(partial(windows, weights), [("batch", height, width, 3)], jnp.uint8, platforms),
-        "finish": _program_of(
-            lambda logits, u: finish((logits, u)),
-            [("height", "width", len(detector.class_names)), ("height", "width", 2)],
-            jnp.float32,
-            platforms,
-        ),
+        "windows": _program_of(windows, [("batch", height, width, 3)], jnp.uint8, platforms),
+        "finish": _program_of(finish, averaged, jnp.float32, platforms),
     }
     content = {
         "kind": KIND,

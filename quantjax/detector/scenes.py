@@ -201,7 +201,7 @@ def check(detector: SceneDetector) -> None:
     check_networks(detector)
     check_choice("score", detector.score, SCORES)
     check_common(detector)
-    _check_windows(detector)
+    check_windows(detector)
     for name in ("logits_scale", "unknown_scale"):
         scale = getattr(detector, name)
         if scale is not None and not (np.isfinite([float(v) for v in scale]).all() and scale.deviation > 0.0):
@@ -213,14 +213,7 @@ def check_networks(detector: SceneDetector) -> None:
     """The part of `check` that must come before building networks from what a file says."""
     check_choice("backbone", detector.backbone, FEATURE_BACKBONES)
     check_choice("precision", detector.precision, PRECISIONS)
-    for name, value in detector.overrides.items():
-        check_choice("an override of the backbone", name, OVERRIDES)
-        if name == "grid":
-            _check_sizes("grid", value, 2, LARGEST_GRID)
-        if name == "shift":
-            check_choice("shift of the backbone", value, SHIFT_RULES)
-        if name == "window":
-            _check_sizes("window of the backbone", (value,), 1, LARGEST_GRID)
+    check_overrides(detector.overrides)
     _check_sizes("channels and token_hidden", (detector.channels, detector.token_hidden), 2, LARGEST)
     if not 1 <= len(detector.projector) <= MOST_LAYERS:
         raise ValueError(f"projector must have 1 to {MOST_LAYERS} layers, got {len(detector.projector)}")
@@ -233,7 +226,20 @@ def check_networks(detector: SceneDetector) -> None:
             raise ValueError(f"{name} must have {wanted} classes, got {settings.num_classes}")
 
 
-def _check_windows(detector: SceneDetector) -> None:
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Raise ValueError unless they are attributes that a weight file decides, of sane sizes."""
+    for name, value in overrides.items():
+        check_choice("an override of the backbone", name, OVERRIDES)
+        if name == "grid":
+            _check_sizes("grid", value, 2, LARGEST_GRID)
+        if name == "shift":
+            check_choice("shift of the backbone", value, SHIFT_RULES)
+        if name == "window":
+            _check_sizes("window of the backbone", (value,), 1, LARGEST_GRID)
+
+
+def check_windows(detector: Any) -> None:
+    """Raise ValueError unless window, stride and height of a detector are whole numbers that its backbone can take."""
     backbone = FEATURE_BACKBONES[detector.backbone]
     _check_sizes("window", detector.window, 2, LARGEST_SIDE)
     _check_sizes("stride", detector.stride, 2, LARGEST_SIDE)

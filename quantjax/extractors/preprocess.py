@@ -48,10 +48,15 @@ def resize_square(images: Array, side: int) -> Array:
     as Pillow does it for square images: equal to its BICUBIC but for single grey levels, where its fixed point rounds
     otherwise. Of other images Pillow 13 takes the rows first where they are many.
     """
+    return resize_images(images, (side, side))
+
+
+def resize_images(images: Array, size: tuple[int, int]) -> Array:
+    """Resize images [B, H, W, C] to [B, *size, C] as resize_square does, whose sides may differ."""
     whole = images.dtype == jnp.uint8
     x = images.astype(jnp.float32)
     for axis in (2, 1):
-        weights = jnp.asarray(cubic_weights(x.shape[axis], side, "antialiased"))
+        weights = jnp.asarray(cubic_weights(x.shape[axis], size[axis - 1], "antialiased"))
         x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1), precision=jax.lax.Precision.HIGHEST), -1, axis)
         x = jnp.clip(jnp.floor(x + 0.5) if whole else x, 0.0, 255.0 if whole else 1.0)
     return x

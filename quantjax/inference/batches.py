@@ -94,7 +94,7 @@ def bucketed(
     runs = {size: batched(fn, batch_size=size, shared=shared, devices=devices) for size in sizes}
 
     def run(*args: PyTree, report: Report | None = None) -> PyTree:
-        rows = _length(jax.tree.map(np.asarray, args[-1]))
+        rows = _length(jax.tree.map(_sliced, args[-1]))
         return runs[next((size for size in sizes if size >= rows), batch_size)](*args, report=report)
 
     return run

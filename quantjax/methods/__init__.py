@@ -7,7 +7,7 @@ methods.register(methods.combine("energy", "knn"))  # the sum of two, called ene
 """
 
 from quantjax.documented import show_fields
-from quantjax.methods import combined, flow, gaussian, head, layers, logits, neighbours, perturbed
+from quantjax.methods import combined, flow, gaussian, head, layers, logits, neighbours, perturbed, subspace
 from quantjax.methods.base import (
     Fitted,
     Method,
@@ -25,7 +25,7 @@ from quantjax.methods.perturbed import perturbed as perturbed_form
 from quantjax.methods.registry import get, names, register, unregister
 from quantjax.methods.table import to_markdown
 
-for _family in (flow, logits, perturbed, gaussian, neighbours, layers, head, combined):
+for _family in (flow, logits, perturbed, gaussian, neighbours, subspace, layers, head, combined):
     for _method in _family.METHODS:
         register(_method)
 

@@ -16,8 +16,12 @@ FEWEST_ROWS = 100  # a training set too small for a bank of so many keeps more o
 
 def _fit(rows: TrainingRows, settings: Settings) -> Fitted:
     assert rows.features is not None
-    step = _step(rows, settings)
-    neighbours = scores.fit_neighbours(rows.features[::step], normalise=settings["normalise"])
+    if settings["coreset"]:
+        _check_k(settings["k"], min(settings["coreset"], len(rows.features)))
+        kept = rows.features[scores.greedy_coreset(rows.features, settings["coreset"], settings["normalise"])]
+    else:
+        kept = rows.features[:: _step(rows, settings)]
+    neighbours = scores.fit_neighbours(kept, normalise=settings["normalise"])
     return Fitted({"k": settings["k"], "normalise": settings["normalise"]}, neighbours)
 
 
@@ -32,10 +36,13 @@ def _step(rows: TrainingRows, settings: Settings) -> int:
     """Every how many rows the bank keeps one; raises ValueError when k is more than it keeps."""
     assert rows.features is not None
     step = min(settings["step"], max(1, len(rows.features) // FEWEST_ROWS))
-    kept, k = -(-len(rows.features) // step), settings["k"]
+    _check_k(settings["k"], -(-len(rows.features) // step))
+    return step
+
+
+def _check_k(k: int, kept: int) -> None:
     if not 1 <= k <= kept:
         raise ValueError(f"k must lie in 1..{kept}, the rows of the bank, got {k}; fit on more rows")
-    return step
 
 
 def _template(settings: Settings, dimension: int, num_classes: int) -> PyTree:
@@ -56,8 +63,8 @@ _KNN = Method(
     "Sun et al., ICML 2022",
     ("features",),
     _knn,
-    defaults={"k": 10, "step": 5, "normalise": True},
-    source="chosen here: the 10th neighbour among every 5th training row",
+    defaults={"k": 10, "step": 5, "coreset": 0, "normalise": True},
+    source="chosen here: the 10th neighbour among every 5th training row; a coreset of so many rows in their place",
     learns_from=("features",),
     least_rows=lambda settings: int(settings["k"]),
     fit=_fit,

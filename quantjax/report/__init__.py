@@ -4,6 +4,7 @@ from quantjax.documented import show_fields
 from quantjax.report.files import (
     append_jsonl,
     read_jsonl,
+    to_text,
     write_json,
     write_results,
     write_scenes,
@@ -21,6 +22,7 @@ __all__ = [
     "check_results",
     "openood_csv",
     "read_jsonl",
+    "to_text",
     "write_json",
     "write_openood",
     "write_results",

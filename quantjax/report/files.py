@@ -33,11 +33,12 @@ def write_results(
 
     `results` holds rows, one per method and outlier set (method, outlier, the rates of schema.IMAGES in percent, {load,
     compile, extract, fit, score, total}_seconds, images_per_second), and accuracy (percent), calibration, inlier,
-    config, versions, device, seed, seconds. Without rows `outliers` must be [], which says that thresholds were set and
-    nothing was evaluated. `schema` and `positive_class` are added. An optional `note` (text) stands on top of the
-    report; further keys are kept. `scores` per method feed the histograms and ROC curves, `curves` the flow's progress
-    per epoch. Results of a benchmark of OpenOOD hold groups and perhaps full_spectrum, see `report.openood`; its tables
-    come first.
+    config, versions, device, seed, seconds. Accuracy is None where it was not measured, seed where nothing was drawn.
+    Without rows `outliers` must be [], which says that thresholds were set and nothing was evaluated. `schema` and
+    `positive_class` are added. An optional `note` (text) stands on top of the report; further keys are kept, and
+    `outliers_accepted` (percent) of all rows gives a table of what the stored threshold does. `scores` per method feed
+    the histograms and ROC curves, `curves` the flow's progress per epoch. Results of a benchmark of OpenOOD hold groups
+    and perhaps full_spectrum, see `report.openood`; its tables come first.
 
     Raises ValueError for a missing key, a rate outside 0..100 or a number that is not finite; nothing is written then.
     """
@@ -56,16 +57,24 @@ def write_scenes(
 
     `results` holds rows, one per variant, method and evaluation set (variant, method, dataset, ap, fpr95, auroc,
     component_f1 in percent, the last None where not measured, score_seconds, images_per_second), and miou ({before,
-    after} the second stage, percent), parameters, inlier, config, versions, device, seed, seconds. The positive class
-    is the outlier. Without rows `datasets` must be [], as `outliers` in write_results; note and further keys are as
-    there. `scenes` per evaluation set become rows of maps, `class_names` [K] the legend of those that hold predicted
-    classes.
+    after} the second stage, percent), parameters, inlier, config, versions, device, seed, seconds. Seed is None where
+    nothing was drawn; outliers_found and inliers_kept (percent) of all rows give a table of what the stored threshold
+    does. The positive class is the outlier. Without rows `datasets` must be [], as `outliers` in write_results; note
+    and further keys are as there. `scenes` per evaluation set become rows of maps, `class_names` [K] the legend of
+    those that hold predicted classes.
 
     Raises ValueError as write_results does, and for maps that do not fit their image; nothing is written then.
     """
     results = _checked(results, SEGMENTATION)
     page = scene_page.render(results, scenes or {}, class_names)
     _write(Path(directory), results, scene_page.to_text(results), page)
+
+
+def to_text(results: Mapping[str, Any]) -> str:
+    """What results.md says of the `results` that write_results or write_scenes takes; raises as they do."""
+    of_scenes = "miou" in results
+    checked = _checked(results, SEGMENTATION if of_scenes else IMAGES)
+    return scene_page.to_text(checked) if of_scenes else images.to_text(checked)
 
 
 def _checked(results: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from quantjax.report import charts, markup
 from quantjax.report.openood import benchmark_tables
 from quantjax.report.tables import (
     Table,
+    drawn,
     fpr_auroc_table,
     openood_table,
     outlier_positive_table,
     percent,
     precision_table,
     seconds_table,
+    threshold_table,
     to_markdown,
     unique,
 )
@@ -83,9 +85,9 @@ def to_text(results: Mapping[str, Any]) -> str:
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier accuracy {results['accuracy']:.2f} %. Threshold {calibration['threshold']:.6g} "
+        f"Inlier accuracy {percent(results['accuracy'])}. Threshold {calibration['threshold']:.6g} "
         f"from {calibration['n']} {calibration['source']}; inliers accepted: {accepted}. "
-        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
+        f"{drawn(results).capitalize()}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No outlier set was given: nothing was evaluated."]) + "\n"
@@ -120,9 +122,9 @@ def _tiles(results: Mapping[str, Any]) -> str:
         ("Outliers", "none", "nothing was evaluated")
         if best is None
         else (f"Lowest average FPR95: {best}", f"{averages[best][0]:.2f} %", f"AUROC {averages[best][1]:.2f} %"),
-        ("Inlier accuracy", f"{results['accuracy']:.2f} %", f"inliers: {results['inlier']}"),
+        ("Inlier accuracy", percent(results["accuracy"]), f"inliers: {results['inlier']}"),
         ("Inliers accepted", percent(calibration["achieved_tpr"]), f"promised {_promised(calibration)}"),
-        ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}"),
+        ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, {drawn(results)}"),
     ]
     return markup.tiles(tiles)
 
@@ -211,4 +213,5 @@ def _main_tables(results: Mapping[str, Any]) -> list[Table]:
 def _other_rates(results: Mapping[str, Any]) -> list[Table]:
     if "groups" in results:  # the rates of OpenOOD are in the main tables
         return [fpr_auroc_table(results), precision_table(results)]
-    return [precision_table(results), outlier_positive_table(results), openood_table(results)]
+    at_threshold = [threshold_table(results)] if all("outliers_accepted" in row for row in results["rows"]) else []
+    return [*at_threshold, precision_table(results), outlier_positive_table(results), openood_table(results)]

@@ -8,7 +8,17 @@ from typing import Any
 
 from quantjax.report import maps, markup
 from quantjax.report.maps import Example
-from quantjax.report.tables import ap_fpr_table, auroc_component_table, percent, speed_table, to_markdown, unique
+from quantjax.report.tables import (
+    Table,
+    ap_fpr_table,
+    auroc_component_table,
+    drawn,
+    percent,
+    pixel_threshold_table,
+    speed_table,
+    to_markdown,
+    unique,
+)
 
 
 def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]) -> str:
@@ -24,7 +34,7 @@ def render(results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]]
 def _evaluation(
     results: Mapping[str, Any], examples: Mapping[str, Sequence[Example]], class_names: Sequence[str]
 ) -> list[str]:
-    table, more = ap_fpr_table(results), [auroc_component_table(results), speed_table(results)]
+    table, more = ap_fpr_table(results), _more_tables(results)
     return [
         markup.section("results", table.title, markup.table(table)),
         *(_maps(name, shown, class_names) for name, shown in examples.items() if shown),
@@ -34,23 +44,33 @@ def _evaluation(
 
 def to_text(results: Mapping[str, Any]) -> str:
     """results.md: the layout of Table 3 of UEM (Nayal et al., 2024), then AUROC, components and seconds."""
-    miou = results["miou"]
     parts = [
         f"# {_title(results)}",
         *([str(results["note"])] if results.get("note") else []),
-        f"Inlier mIoU {percent(miou['before'])} before and {percent(miou['after'])} after the second stage"
-        f"{_how(results)}. "
-        f"Seed {results['seed']}, {results['device']}, {results['seconds']:.1f} s.",
+        f"{_known(results)} {drawn(results).capitalize()}, {results['device']}, {results['seconds']:.1f} s.",
     ]
     if not results["rows"]:
         return "\n\n".join([*parts, "No evaluation set was given: nothing was evaluated."]) + "\n"
-    for table in (ap_fpr_table(results), auroc_component_table(results), speed_table(results)):
+    for table in (ap_fpr_table(results), *_more_tables(results)):
         parts += [f"## {table.title}", table.note, to_markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 
+def _more_tables(results: Mapping[str, Any]) -> list[Table]:
+    at_threshold = [pixel_threshold_table(results)] if all("outliers_found" in row for row in results["rows"]) else []
+    return [*at_threshold, auroc_component_table(results), speed_table(results)]
+
+
 def _title(results: Mapping[str, Any]) -> str:
     return f"Anomaly segmentation, inliers: {results['inlier']}"
+
+
+def _known(results: Mapping[str, Any]) -> str:
+    """What became of the known classes, in a sentence."""
+    before, after = (results["miou"][name] for name in ("before", "after"))
+    if before is None and after is None:
+        return "No segmentor stands beside these scores, so there is no mIoU."
+    return f"Inlier mIoU {percent(before)} before and {percent(after)} after the second stage{_how(results)}."
 
 
 def _how(results: Mapping[str, Any]) -> str:
@@ -61,10 +81,10 @@ def _how(results: Mapping[str, Any]) -> str:
 def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     miou = results["miou"]
     before = f"{percent(miou['before'])} before the second stage{_how(results)}"
-    known = ("Inlier mIoU", percent(miou["after"]), before)
-    run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, seed {results['seed']}")
+    known = [("Inlier mIoU", percent(miou["after"]), before)] if miou["after"] is not None else []
+    run = ("Run", f"{results['seconds']:,.0f} s", f"{results['device']}, {drawn(results)}")
     if not results["rows"]:
-        return [("Outliers", "none", "nothing was evaluated"), known, run]
+        return [("Outliers", "none", "nothing was evaluated"), *known, run]
     best = max(results["rows"], key=lambda row: row["ap"])
     sets = unique(row["dataset"] for row in results["rows"])
     fastest = max(row["images_per_second"] for row in results["rows"])
@@ -74,7 +94,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{best['ap']:.2f} %",
             f"FPR95 {best['fpr95']:.2f} %",
         ),
-        known,
+        *known,
         ("Images per second", f"{fastest:.2f}", f"{len(sets)} evaluation set{'s' if len(sets) > 1 else ''}"),
         run,
     ]

@@ -87,11 +87,10 @@ def _check_row(name: str, row: Any, schema: Schema) -> None:
 
 
 def _check_percent(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        return check_number(name, value, 100.0)
-    for key, one in value.items():
+    named = {f"{name}[{key!r}]": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
+    for key, one in named.items():
         if one is not None:
-            check_number(f"{name}[{key!r}]", one, 100.0)
+            check_number(key, one, 100.0)
 
 
 def _check_keys(name: str, value: Any, keys: Iterable[str]) -> None:

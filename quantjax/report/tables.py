@@ -82,6 +82,15 @@ def seconds_table(results: Mapping[str, Any]) -> Table:
     return Table("Where the time goes", note, header, cells, [[False] * len(header) for _ in cells])
 
 
+def threshold_table(results: Mapping[str, Any]) -> Table:
+    """What the detector's own threshold does, in percent; rows hold outliers_accepted where a detector was judged."""
+    accepted = results["calibration"]["achieved_tpr"]
+    rows = [row | {"inliers_accepted": accepted} for row in results["rows"]]
+    note = "Percent, at the threshold that the detector was stored with: few outliers and many inliers are better."
+    keys = ("outliers_accepted", "inliers_accepted")
+    return lay_out("At the stored threshold: outliers / inliers accepted", note, rows, keys, None)
+
+
 def ap_fpr_table(results: Mapping[str, Any]) -> Table:
     """AP / FPR95 of pixels in percent, outlier positive: Table 3 of UEM (Nayal et al., 2024)."""
     note = (
@@ -91,6 +100,16 @@ def ap_fpr_table(results: Mapping[str, Any]) -> Table:
     )
     rows = results["rows"]
     return lay_out("AP / FPR95, outlier positive", note, rows, ("ap", "fpr95"), max, ("variant", "method"), "dataset")
+
+
+def pixel_threshold_table(results: Mapping[str, Any]) -> Table:
+    """What the detector's own threshold does to pixels, in percent; rows hold both where a detector was judged."""
+    note = (
+        "Percent of the labelled pixels of a set, at the threshold that the detector was stored with: more is better."
+    )
+    rows, keys = results["rows"], ("outliers_found", "inliers_kept")
+    title = "At the stored threshold: outlier pixels found / inlier pixels kept"
+    return lay_out(title, note, rows, keys, None, ("variant", "method"), "dataset")
 
 
 def auroc_component_table(results: Mapping[str, Any]) -> Table:
@@ -152,6 +171,11 @@ def to_markdown(table: Table) -> str:
 def percent(value: float | None) -> str:
     """A rate in percent as text; None was not measured."""
     return "not measured" if value is None else f"{value:.2f} %"
+
+
+def drawn(results: Mapping[str, Any]) -> str:
+    """What the random draws of a run began with, None where it drew nothing."""
+    return "nothing drawn" if results["seed"] is None else f"seed {results['seed']}"
 
 
 def unique(values: Any) -> list[str]:

@@ -27,13 +27,13 @@ from quantjax.scores.hopfield import fit_she, she
 from quantjax.scores.kl_matching import fit_kl_matching, kl_matching
 from quantjax.scores.logits import energy, entropy, gen, gradnorm, max_logit, msp, rba
 from quantjax.scores.mixture import Mixture, fit_gaussian_mixture, gaussian_mixture
-from quantjax.scores.neighbours import Neighbours, fit_neighbours, fit_nnguide, knn, nnguide
+from quantjax.scores.neighbours import Neighbours, fit_neighbours, fit_nnguide, greedy_coreset, knn, nnguide
 from quantjax.scores.normalise import normalise
 from quantjax.scores.openmax import OpenMax, fit_openmax, openmax
 from quantjax.scores.perturbed import odin, perturb, perturbed
 from quantjax.scores.ratio import Standardisation, fit_standardisation, inlier, likelihood_ratio, unknown
 from quantjax.scores.shaping import ash_b, ash_p, ash_s, dice, fit_dice, fit_react, react, scale
-from quantjax.scores.subspace import Residual, fit_residual, residual, vim
+from quantjax.scores.subspace import Residual, fit_pca_residual, fit_residual, residual, vim
 from quantjax.scores.temperature import fit_temperature
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "fit_neighbours",
     "fit_nnguide",
     "fit_openmax",
+    "fit_pca_residual",
     "fit_react",
     "fit_residual",
     "fit_she",
@@ -75,6 +76,7 @@ __all__ = [
     "gem",
     "gen",
     "gradnorm",
+    "greedy_coreset",
     "head_logits",
     "inlier",
     "kl_matching",

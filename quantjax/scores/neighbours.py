@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpy.typing import ArrayLike
 
-from quantjax.checks import check_finite, check_same_length, check_shape
+from quantjax.checks import check_finite, check_interval, check_same_length, check_shape
 from quantjax.scores.logits import energy
 from quantjax.scores.nearest import by_chunks, largest_products
 from quantjax.scores.normalise import unit
@@ -71,6 +72,35 @@ def knn(neighbours: Neighbours, features: Array, k: int = 10, *, normalise: bool
 
     # top_k may rank a NaN below everything, and such a row would lie next to the bank's first
     return nan_unless_sound(by_chunks(distances, (queries, candidates[:, first:])), features)
+
+
+def greedy_coreset(features: ArrayLike, count: int, normalise: bool = True) -> np.ndarray:
+    """Indices [min(count, N)] of rows of features [N, D] that lie far apart: each is the farthest from those before it.
+
+    The first is the farthest from the mean. Distances are Euclidean, of directions unless normalise is false; among
+    equals the first row is taken. Raises ValueError on a wrong rank, no rows, rows that are not finite in float32, or a
+    count under 1. Source: Gonzalez (1985), as PatchCore chooses its memory (Roth et al., CVPR 2022), without its random
+    projection.
+    """
+    rows = _bank(features)
+    check_interval("count", count, 1, float("inf"))
+    rows = unit(rows) if normalise else rows
+
+    def distances(one: Array) -> Array:
+        away = rows - one[None, :]
+        return jnp.sum(away * away, axis=1)
+
+    def choose(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        chosen, nearest = state
+        place = jnp.argmax(nearest).astype(jnp.int32)
+        nearest = jnp.minimum(nearest, distances(rows[place]))
+        return chosen.at[i].set(place), nearest.at[place].set(-1.0)  # no row is taken twice, not even its double's
+
+    first = jnp.argmax(distances(jnp.mean(rows, axis=0))).astype(jnp.int32)
+    wanted = min(count, len(rows))
+    begin = jnp.full(wanted, first, jnp.int32), distances(rows[first]).at[first].set(-1.0)
+    chosen, _ = jax.lax.fori_loop(1, wanted, choose, begin)
+    return np.asarray(chosen)
 
 
 def fit_nnguide(features: ArrayLike, logits: ArrayLike) -> Neighbours:

@@ -27,7 +27,7 @@ class Residual(NamedTuple):
     basis: Array
     """[D, R] orthonormal columns"""
     alpha: Array
-    """[] of ViM: mean largest logit over mean residual of training rows"""
+    """[] of ViM: mean largest logit over mean residual of training rows; 0 where there are no logits"""
 
 
 def principal_dimension(dimension: int) -> int:
@@ -59,6 +59,27 @@ def fit_residual(head: LinearHead, features: ArrayLike, logits: ArrayLike, princ
     mean = _mean_length(features, origin.astype(np.float32), basis.astype(np.float32))
     alpha = float(logits.max(axis=1).mean(dtype=np.float64)) / mean if mean > 0.0 else 0.0
     return Residual(*(jnp.asarray(value, jnp.float32) for value in (origin, basis, alpha)))
+
+
+def fit_pca_residual(features: ArrayLike, share: float = 0.9) -> Residual:
+    """Fit the directions about the mean that the leading principal components, `share` of the variance, leave over.
+
+    At least one direction is kept and one left over; features [N, D], in float64. Raises ValueError on a wrong rank, no
+    rows, rows that are not finite, D = 1, or a share outside 0..1. Source: principal component analysis (Jackson and
+    Mudholkar, Technometrics 1979, whose Q is the square of the residual's length).
+    """
+    features = np.asarray(features)
+    check_shape("features", features, "[N, D]")
+    check_interval("the width of features", features.shape[1], 2, float("inf"))
+    check_interval("share", share, 0.0, 1.0)
+    if not len(features):
+        raise ValueError("features must have at least one row, got none")
+    check_finite("features", features)
+    origin = features.mean(axis=0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(second_moments(features, origin[None], np.zeros(len(features), np.int32)))
+    left = np.cumsum(variances) <= (1.0 - share) * variances.sum()
+    basis = directions[:, : min(max(int(left.sum()), 1), features.shape[1] - 1)]
+    return Residual(*(jnp.asarray(value, jnp.float32) for value in (origin, basis, 0.0)))
 
 
 def residual(fitted: Residual, features: Array) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = {f"quantjax-{name}": f"experiments.{name}" for name in ("quantod", "uem", "predict", "tables")}
+COMMANDS = {f"quantjax-{name}": f"experiments.{name}" for name in ("quantod", "uem", "predict", "evaluate", "tables")}
 
 
 def test_every_command_is_installed():

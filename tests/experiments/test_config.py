@@ -1,6 +1,7 @@
 """Defaults by preset, demonstration and machine; what cannot run says so."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -194,8 +195,21 @@ def test_help_starts_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("command", [parse, segmentation.parse])
+def test_help_shows_a_default_once(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    boxed = " ".join(line.strip("│| ") for line in capsys.readouterr().out.splitlines())
+    flags = re.split(r" (?=--[a-z-]+,? )", boxed)
+    assert len(flags) > 40
+    twice = [flag for flag in flags if len(re.findall(r"Default:? |\(default: ", flag)) > 1]
+    assert twice == []
+    assert not any("Default" in flag and "None)" in flag for flag in flags)
+
+
 def test_settings_have_no_optional_field_left():
-    optional = {f.name for f in dataclasses.fields(Settings) if "None" in str(f.type)}
+    optional = {f.name for f in dataclasses.fields(Settings) if re.search("None|Unset", str(f.type))}
     assert optional == MAY_BE_NONE
 
 

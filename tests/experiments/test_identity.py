@@ -55,7 +55,8 @@ def finished(folder, identity):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"identity": identity}))
     (folder / "results.md").write_text("AP 31.04")
-    (folder / "results.json").write_text("{}")
+    results = {"positive_class": "inlier", "config": {}, "rows": [], "calibration": {"achieved_tpr": 95.0}}
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 @pytest.mark.usefixtures("stopped")
@@ -68,6 +69,7 @@ def test_a_finished_run_is_not_served_for_other_data(tmp_path, capsys):
         finished(workdir / name, whole)
     status, text = run(capsys, "--workdir", workdir, "--data-dir", here)
     assert (status, "AP 31.04" in text, "finished before" in text) == (0, True, True)
+    assert text.splitlines()[-3].startswith("found: keeps 95.0 % of inliers")
     status, text = run(capsys, "--workdir", workdir, "--data-dir", there)
     assert (status, "begins anew" in text, "AP 31.04" in text) == (1, True, False)
     status, text = run(capsys, "--workdir", workdir, "--data-dir", there, "--run", "named")

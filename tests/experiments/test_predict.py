@@ -1,5 +1,7 @@
+import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +44,13 @@ def photos(tmp_path, rng):
 
 
 def run(capsys, *arguments):
+    """(status, printed lines, errors); where anything was judged the last line says how fast."""
     status = predict.main([str(a) for a in arguments])
     captured = capsys.readouterr()
-    return status, captured.out.splitlines(), captured.err.splitlines()
+    errors = captured.err.splitlines()
+    if not any(error.startswith("error") for error in errors[-1:]):
+        assert re.fullmatch(r"[\d,]+ images? in [\d.]+ s, compilation included: \S+ images/s", errors.pop())
+    return status, captured.out.splitlines(), errors
 
 
 def test_json_lines_are_the_detectors_decisions(capsys, run_folder, photos):
@@ -79,6 +85,9 @@ def test_p_values_and_thresholds_of_classes_are_shown(capsys, run_folder, photos
     _, lines, _ = run(capsys, "--run", tmp_path / "d", "--json", photos)
     bounds = {"zero": 7.0, "one": 8.0}
     assert all(row["threshold"] == bounds[row["class"]] for row in map(json.loads, lines))
+    _, table, _ = run(capsys, "--run", tmp_path / "d", "--csv", photos)
+    rows, wanted = list(csv.DictReader(table)), [json.loads(line) for line in lines]
+    assert [float(row["p_value"]) for row in rows] == [row["p_value"] for row in wanted]
 
 
 def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photos):
@@ -96,8 +105,8 @@ def test_photographs_are_judged_upright(tmp_path, rng):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    images, _, _ = predict.read_images([tmp_path / "a.png"], 16)
-    np.testing.assert_array_equal(images[0], pixels[::-1, ::-1][:, 4:20])
+    _, image = predict.read_file(tmp_path / "a.png", 16)
+    np.testing.assert_array_equal(image, pixels[::-1, ::-1][:, 4:20])
 
 
 def test_files_that_are_not_read_are_counted_in_one_line_and_hidden_ones_are_not_seen(capsys, run_folder, photos):
@@ -188,3 +197,67 @@ def test_a_terminal_gets_a_bar():
     text = stream.getvalue()
     assert "score" in text
     assert "3/4" in text
+
+
+def scores_of(lines):
+    return [json.loads(line)["score"] for line in lines]
+
+
+def test_many_files_are_judged_in_order_in_chunks_and_a_last_handful_joins_them(
+    capsys, run_folder, tmp_path, rng, monkeypatch
+):
+    sizes, real = [], detector.predictor
+
+    def counted(loaded, **options):
+        made = real(loaded, **options)
+        return made._replace(predict=lambda rows: (sizes.append(len(rows)), made.predict(rows))[1])
+
+    monkeypatch.setattr(detector, "predictor", counted)
+    monkeypatch.setattr(predict, "CHUNK", 4)
+    monkeypatch.setattr(predict, "BATCH", 2)
+    for number in range(9):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_text("no image")
+    status, lines, errors = run(capsys, "--run", run_folder, "--json", tmp_path)
+    assert (status, len(errors), sizes) == (1, 1, [4, 4])  # not 4, 2, 2
+    assert [Path(json.loads(line)["path"]).stem for line in lines] == list("01245678")
+    scored = scores_of(lines)
+    assert len(set(scored)) == 8
+    status, top, _ = run(capsys, "--run", run_folder, "--json", "--top", "3", tmp_path)
+    assert (status, scores_of(top)) == (1, sorted(scored)[:-4:-1])
+    status, top, _ = run(capsys, "--run", run_folder, "--json", "--top", "30", tmp_path)
+    assert scores_of(top) == sorted(scored, reverse=True)
+
+
+def test_nan_is_the_most_outlying():
+    rows = [{"score": score} for score in (0.5, float("inf"), float("nan"), 2.0)]
+    assert [predict.outlying(row) for row in rows] == [0.5, float("inf"), float("inf"), 2.0]
+
+
+def test_csv_parquet_and_json_say_the_same(capsys, run_folder, photos, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    _, lines, _ = run(capsys, "--run", run_folder, "--json", photos)
+    named = "\n".join(json.loads(line)["path"] for line in lines).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(named)))
+    file = photos / "table.parquet"
+    status, table, errors = run(capsys, "--run", run_folder, "--csv", "--parquet", file, "-")
+    assert (status, errors) == (0, [])
+    wanted = [json.loads(line) for line in lines]
+    assert parquet.read_table(file).to_pylist() == wanted
+    assert [
+        {name: kind(row[name]) for name, kind in predict.COLUMNS.items()} for row in csv.DictReader(table)
+    ] == wanted
+
+
+@pytest.mark.parametrize("flags", [["--json", "--csv"], ["--top", "0"], ["--top", "some"]])
+def test_flags_that_make_no_sense_are_refused(capsys, flags):
+    with pytest.raises(SystemExit) as info:
+        predict.parse(["--run", "r", *flags, "a.png"])
+    assert info.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_an_empty_list_is_an_error(capsys, run_folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    status, lines, errors = run(capsys, "--run", run_folder, "-")
+    assert (status, lines, errors) == (2, [], ["error: the list on standard input names no file"])

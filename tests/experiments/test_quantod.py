@@ -61,6 +61,7 @@ FLOORS = {
     "energy_mahalanobis_pp": ("digits_8_9", 85.0),
     "knn": ("average", 75.0),
     "quantod_pp": ("average", 94.0),
+    "pca_residual": ("average", 87.0),
     "mahalanobis_layers": ("average", 95.0),
     "quantod_layers": ("average", 95.0),
     "energy_mahalanobis_layers": ("digits_8_9", 85.0),

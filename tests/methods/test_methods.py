@@ -47,6 +47,7 @@ ROWS = [
     Row("knn", 0.915, {"k": 5, "step": 1}),
     Row("knn_raw", 0.93, {"k": 5, "step": 1}),
     Row("nnguide", 0.93, {"k": 5, "step": 1}),
+    Row("pca_residual", 0.805),
     Row("mahalanobis_layers", 0.76),
     Row("quantod_layers", 0.76, SMALL_FLOW),
     Row("vim", 0.855),

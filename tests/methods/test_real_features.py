@@ -27,6 +27,7 @@ FLOORS = {
     "gaussian_mixture": 76.1,
     "knn_raw": 83.6,
     "nnguide": 91.8,
+    "pca_residual": 75.5,
     "vim": 81.9,
     "residual": 55.5,
     "react": 88.0,

@@ -69,3 +69,18 @@ def test_a_row_that_is_not_finite_scores_nan():
     neighbours = scores.fit_neighbours(np.eye(3))
     queries = jnp.asarray([[1.0, 0.0, 0.0], [jnp.nan, 0.0, 0.0], [jnp.inf, 0.0, 0.0]], jnp.float32)
     np.testing.assert_array_equal(np.isnan(scores.knn(neighbours, queries, k=1)), [False, True, True])
+
+
+def test_a_coreset_takes_the_farthest_row_again_and_again(rng):
+    """By a loop in NumPy; doubles are never taken twice."""
+    rows = rng.normal(size=(40, 5))
+    rows[7] = rows[3]
+    for normalise in (True, False):
+        own = rows / np.linalg.norm(rows, axis=1, keepdims=True) if normalise else rows
+        wanted = [int(np.argmax(((own - own.mean(0)) ** 2).sum(1)))]
+        for _ in range(9):
+            wanted.append(int(np.argmax(((own[:, None] - own[wanted]) ** 2).sum(-1).min(1))))
+        np.testing.assert_array_equal(scores.greedy_coreset(rows, 10, normalise), wanted)
+        assert sorted(scores.greedy_coreset(rows, 99, normalise)) == list(range(40))
+    with pytest.raises(ValueError, match="count must lie in"):
+        scores.greedy_coreset(rows, 0)
