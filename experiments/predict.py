@@ -4,7 +4,8 @@
     find / -name '*.jpg' | python -m experiments.predict --run runs/quantod-digits-1a2b3c4d --csv - > found.csv
     python -m experiments.predict --run runs/uem-streets-g-d-1a2b3c4d --output marked/ scene.png folder/
 
-One line per image: decision, class, confidence, score and threshold; for a run of experiments.uem the share of pixels
+One line per image: decision, class, confidence, score and threshold, and the p-value (the share of held-out inliers at
+least as outlying) where the run kept their scores; for a run of experiments.uem the share of pixels
 that are marked unknown, the number of connected parts they form and the box of the largest, and with --output a mask
 (255 unknown, 0 known) and an overlay per scene. --json prints one JSON object per line instead, --csv a table, and
 --parquet writes a table to a file as well; --top shows the most outlying alone, in order. Files are decoded while the
@@ -34,7 +35,15 @@ from experiments.terminal import is_lost, lasting_streams
 BATCH = 128
 WINDOWS = 2  # of a scene at a time
 CHUNK = 2 * BATCH  # images that are judged at once, while as many are decoded
-COLUMNS = {"path": str, "decision": str, "class": str, "confidence": float, "score": float, "threshold": float}
+COLUMNS: dict[str, type] = {
+    "path": str,
+    "decision": str,
+    "class": str,
+    "confidence": float,
+    "score": float,
+    "threshold": float,
+    "p_value": float,
+}
 
 Judged = dict[str, Any] | str  # one row, or a sentence about what could not be read
 
@@ -199,16 +208,21 @@ def predicted(predictor: Any, detector: Any, read: Sequence[tuple[Path, Any]]) -
     """One plain dict per image; `class` is the classifier's, which says little about an outlier."""
     import numpy as np
 
+    from quantjax.detector import thresholds
+
     prediction = predictor.predict(np.stack([image for _, image in read]))
-    paths = (path for path, _ in read)
-    for path, outlier, label, confidence, score in zip(paths, *(values.tolist() for values in prediction), strict=True):
+    given = {name: values.tolist() for name, values in prediction._asdict().items() if values is not None}
+    bounds = thresholds(detector, prediction.label).tolist()
+    for (path, _), threshold, *values in zip(read, bounds, *given.values(), strict=True):
+        row = dict(zip(given, values, strict=True))
         yield {
             "path": str(path),
-            "decision": "outlier" if outlier else "inlier",
-            "class": detector.class_names[label],
-            "confidence": confidence,
-            "score": score,
-            "threshold": detector.threshold,
+            "decision": "outlier" if row["outlier"] else "inlier",
+            "class": detector.class_names[row["label"]],
+            "confidence": row["confidence"],
+            "score": row["score"],
+            "threshold": threshold,
+            **({"p_value": row["p_value"]} if "p_value" in row else {}),
         }
 
 
@@ -222,9 +236,9 @@ def to_line(row: dict[str, Any]) -> str:
     sign = ">" if row["decision"] == "outlier" else "<="
     judged = f"{row['class']} {100 * row['confidence']:.1f} %"
     named = judged if row["decision"] == "inlier" else f"(nearest class {judged})"
-    return (
-        f"{row['decision']:8}{named:32} score {row['score']:.5g} {sign} threshold {row['threshold']:.5g}  {row['path']}"
-    )
+    compared = f"score {row['score']:.5g} {sign} threshold {row['threshold']:.5g}"
+    p_value = f"  p {row['p_value']:.2g}" if "p_value" in row else ""
+    return f"{row['decision']:8}{named:32} {compared}{p_value}  {row['path']}"
 
 
 if __name__ == "__main__":

@@ -180,6 +180,7 @@ def carry_out(flags: QuantOD, *, classifier: Path | None = None) -> Opened:
         print(warning, file=sys.stderr, flush=True)
     outcome.save_detector(
         folder / "detector", config, trained, sets.class_names, chosen, fitted[chosen], calibrations[chosen],
+        scored[chosen],
     )  # fmt: skip
     noted = " ".join(filter(None, (note(config), *warnings)))
     results = {

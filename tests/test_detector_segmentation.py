@@ -155,7 +155,7 @@ def test_an_exported_detector_decides_alike_on_scenes_of_any_size(tmp_path, fitt
     with pytest.raises(ValueError, match=r"windows.bin is damaged or cut short"):
         detector.load_exported(tmp_path / "e")
     (tmp_path / "e" / scene_export.CONTENT).write_text('{"kind": "something"}')
-    with pytest.raises(ValueError, match="is no 'quantjax exported scenes' of format 1"):
+    with pytest.raises(ValueError, match="is no 'quantjax exported scenes', got 'something'"):
         scene_export.load(tmp_path / "e")
 
 

@@ -171,8 +171,20 @@ def test_detectors_of_runs():
     detector.save(make_scene_detector(), "runs/uem-streets-g-d-<hash>/detector")
     scope = {"images": images[:3], "scene": images[0]}
     exec(block("marked = run.predict"), scope)
-    assert [part.shape for part in scope["decision"]] == [(3,)] * 4
+    assert [part.shape for part in scope["decision"]] == [(3,)] * 5
     assert [part.shape for part in scope["marked"]] == [(32, 32)] * 3
+
+
+def test_what_is_promised(rng):
+    from quantjax import detector
+
+    logits = rng.normal(size=(900, 2)).astype(np.float32)
+    scope = {"fitted": detector.fit("energy", logits=logits[:300]), "held_out": logits[300:700]}
+    scope |= {"monday": logits[700:] - 4.0}
+    exec(block("false_alarm_rate") + "found = detector.drift(fitted, decision.score)", scope)
+    assert scope["found"].drifted
+    assert scope["state"].p_value < 0.01
+    assert np.median(scope["decision"].p_value) < 0.05
 
 
 def test_an_exported_program(rng):

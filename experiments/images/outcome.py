@@ -29,17 +29,21 @@ def calibrate(config: Settings, scored: Scored) -> metrics.Calibration:
     Training images in neither stage calibrate when there are any; foreign weights saw all of them, so a fixed half of
     the test inliers calibrates and the other half is judged. A benchmark has a validation list for it.
     """
-    inliers = scored.scores[INLIER]
-    if config.protocol == "openood":
-        source, held, other = "inliers of the validation list", scored.scores[HELD_OUT], inliers
-    elif HELD_OUT in scored.scores:
-        source, held, other = "training images in neither stage", scored.scores[HELD_OUT], inliers
-    else:
-        half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
-        source, held, other = "half of the test inliers", inliers[half], inliers[rest]
+    source, held, other = calibrating(config, scored)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `too_few` says it once for all methods
         return metrics.calibrate(held, source=source, tpr=config.calibration_tpr, check_scores=other)
+
+
+def calibrating(config: Settings, scored: Scored) -> tuple[str, np.ndarray, np.ndarray]:
+    """(where they come from, scores that set the threshold, scores of other inliers that it is judged on)."""
+    inliers = scored.scores[INLIER]
+    if config.protocol == "openood":
+        return "inliers of the validation list", scored.scores[HELD_OUT], inliers
+    if HELD_OUT in scored.scores:
+        return "training images in neither stage", scored.scores[HELD_OUT], inliers
+    half, rest = data.half_split(len(inliers), CALIBRATION_SEED)
+    return "half of the test inliers", inliers[half], inliers[rest]
 
 
 def too_few(config: Settings, calibration: metrics.Calibration) -> str | None:
@@ -173,6 +177,7 @@ def save_detector(
     method: str,
     fitted: Fitted,
     calibration: metrics.Calibration,
+    scored: Scored,
 ) -> None:
     """The calibrated detector as one artefact that `python -m experiments.predict --run` reads."""
     detector.save(
@@ -188,6 +193,7 @@ def save_detector(
             params=fitted.params,
             threshold=calibration.threshold,
             calibration=detector.in_percent(calibration),
+            held_out=detector.keep(calibrating(config, scored)[1]),
         ),
         folder,
     )

@@ -1,4 +1,7 @@
-"""A folder with one JSON file and one safetensors file that belong together; written whole, read with suspicion."""
+"""A folder with a JSON file and safetensors files that belong together; written whole, read with suspicion.
+
+Scores of held-out inliers lie in a file of their own, which versions that know nothing of them pass over.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,48 @@ from quantjax import trees
 from quantjax.atomic import replaced_folder
 from quantjax.types import PyTree
 
-FORMAT = 1
-CONTENT, ARRAYS = "detector.json", "arrays.safetensors"
+FORMATS = (1, 2)  # written: the first, unless the content names a later one
+CONTENT, ARRAYS, HELD_OUT = "detector.json", "arrays.safetensors", "held_out.safetensors"
 
 
-def save(folder: str | Path, content: Mapping[str, Any], tree: Mapping[str, PyTree]) -> None:
-    """Write `content` and the arrays of `tree`; a kill leaves the old folder or the new one.
+def save(
+    folder: str | Path,
+    content: Mapping[str, Any],
+    tree: Mapping[str, PyTree],
+    held_out: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write `content`, the arrays of `tree` and those of `held_out`; a kill leaves the old folder or the new one.
 
-    Raises ValueError when `folder` exists and is not such a folder, or content or arrays hold NaN or infinity.
+    Raises ValueError when `folder` exists and is not such a folder, or content or tree hold NaN or infinity.
     """
-    from safetensors.numpy import save as to_bytes
-
     arrays = {name: np.array(leaf, order="C") for name, leaf in trees.flatten(tree).items()}
     _check_finite(arrays, "do not save a diverged model")
-    data = to_bytes(arrays)
-    head = {"format": FORMAT, "quantjax": quantjax.__version__, "arrays_sha256": hashlib.sha256(data).hexdigest()}
-    text = json.dumps({**head, **content}, indent=2, allow_nan=False) + "\n"
+    data, (about, more) = to_bytes(arrays), held_out_files(held_out or {})
+    head = {"format": FORMATS[0], "quantjax": quantjax.__version__, "arrays_sha256": hashlib.sha256(data).hexdigest()}
+    text = json.dumps({**head, **about, **content}, indent=2, allow_nan=False) + "\n"
     with replaced_folder(folder, CONTENT) as temporary:
-        (temporary / ARRAYS).write_bytes(data)
+        for name, file in {ARRAYS: data, **more}.items():
+            (temporary / name).write_bytes(file)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 
-def load(folder: str | Path, *known: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(content, arrays by name) of what save wrote, checked against each other.
+def held_out_files(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, str], dict[str, bytes]]:
+    """(what the JSON file says, files by name) of arrays of held-out inliers; both empty where there are none."""
+    if not arrays:
+        return {}, {}
+    data = to_bytes(arrays)
+    return {"held_out_sha256": hashlib.sha256(data).hexdigest()}, {HELD_OUT: data}
+
+
+def read_held_out(folder: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays that `held_out_files` wrote, none when the JSON file speaks of none; raises as load does."""
+    if "held_out_sha256" not in content:
+        return {}
+    return _read_arrays(folder / HELD_OUT, content["held_out_sha256"])
+
+
+def load(folder: str | Path, *known: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(content, arrays by name, those of held-out inliers) of what save wrote, checked against each other.
 
     Raises FileNotFoundError when a file is missing, ValueError when one is damaged, of another kind or a newer format.
     """
@@ -46,21 +68,19 @@ def load(folder: str | Path, *known: str) -> tuple[dict[str, Any], dict[str, np.
     if content.get("kind") not in known:
         wanted, given = " or a ".join(known), content.get("kind")
         raise ValueError(f"{folder / CONTENT} must be a {wanted}, its kind is {given!r:.80}")
-    if content.get("format") != FORMAT:
-        given, version = content.get("format"), content.get("quantjax")
-        raise ValueError(
-            f"{folder / CONTENT} has format {given!r} (quantjax {version}), this version reads {FORMAT}: "
-            "update quantjax"
-        )
-    data = read_bytes(folder / ARRAYS)
-    if hashlib.sha256(data).hexdigest() != content.get("arrays_sha256"):
-        raise ValueError(
-            f"{folder / ARRAYS} is not the file that {CONTENT} was written with (damaged or cut short, {len(data)} "
-            "bytes): copy the folder again"
-        )
-    arrays = _parse_arrays(folder / ARRAYS, data)
+    check_format(folder / CONTENT, content)
+    arrays = _read_arrays(folder / ARRAYS, content.get("arrays_sha256"))
     _check_finite(arrays, f"{folder / ARRAYS} is of no use: write it again")
-    return content, arrays
+    return content, arrays, read_held_out(folder, content)
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise ValueError when a JSON file is of a format that this version does not read."""
+    if content.get("format") not in FORMATS:
+        given, version, known = content.get("format"), content.get("quantjax"), " and ".join(map(str, FORMATS))
+        raise ValueError(
+            f"{path} has format {given!r} (quantjax {version}), this version reads {known}: update quantjax"
+        )
 
 
 def _check_finite(arrays: Mapping[str, np.ndarray], remedy: str) -> None:
@@ -90,6 +110,23 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} does not exist: point at a folder that holds it") from None
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by name, each in C order, as a safetensors file."""
+    from safetensors.numpy import save
+
+    return bytes(save(dict(arrays)))
+
+
+def _read_arrays(path: Path, digest: Any) -> dict[str, np.ndarray]:
+    data = read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(
+            f"{path} is not the file that its folder was written with (damaged or cut short, {len(data)} bytes): "
+            "copy the folder again"
+        )
+    return _parse_arrays(path, data)
 
 
 def _parse_arrays(path: Path, data: bytes) -> dict[str, np.ndarray]:

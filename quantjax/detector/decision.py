@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.detector.held_out import p_values, thresholds
 from quantjax.types import Array
 
 
@@ -28,6 +29,10 @@ class Prediction(NamedTuple):
     """[N] float32, its softmax probability; None as label."""
     score: np.ndarray
     """[N] float32, higher = more outlying, NaN = outlying."""
+    p_value: np.ndarray | None = None
+    """[N] float64 in (0, 1], small = outlying: (1 + held-out inliers at least as outlying) / (n + 1), see
+    metrics.conformal. None where the detector keeps none of them: it was saved by an earlier version or its threshold
+    set by hand; `calibrate` keeps them."""
 
 
 class Predictor(NamedTuple):
@@ -42,8 +47,8 @@ class Predictor(NamedTuple):
     """rows -> [N], higher = more outlying"""
 
 
-def is_outlier(score: np.ndarray, threshold: float) -> np.ndarray:
-    """Bool, of the shape of `score`: True unless score <= threshold, hence True for NaN."""
+def is_outlier(score: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Bool, of the shape of `score`: True unless score <= threshold, one or one for each; hence True for NaN."""
     return ~(score <= np.float32(threshold))
 
 
@@ -56,15 +61,19 @@ def judge(score: Array, logits: Array | None) -> tuple[Array, ...]:
     return score, jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.max(probabilities, axis=-1)
 
 
-def make_predictor(run: Callable[..., Any], threshold: float, take: Callable[[Any], Any]) -> Predictor:
-    """A predictor from run(rows, report=...) -> what `judge` returns; take(rows) checks them and hands them on."""
+def make_predictor(run: Callable[..., Any], take: Callable[[Any], Any], decides: Any) -> Predictor:
+    """A predictor from run(rows, report=...) -> what `judge` returns; take(rows) checks them and hands them on.
+
+    `decides` has threshold, class_thresholds, class_names and held_out, as detectors have them.
+    """
 
     def predict(rows: Any, report: Callable[[int, int], None] | None = None) -> Prediction:
         score, *judged = run(take(rows), report=report)
         label, confidence = judged or (None, None)
-        return Prediction(is_outlier(score, threshold), label, confidence, score)
+        bound = decides.threshold if decides.class_thresholds is None else thresholds(decides, label)
+        return Prediction(is_outlier(score, bound), label, confidence, score, p_values(decides, score, label))
 
-    return Predictor(predict, lambda rows, report=None: predict(rows, report).score)
+    return Predictor(predict, lambda rows, report=None: run(take(rows), report=report)[0])
 
 
 def images_of(size: int) -> Callable[[Any], Any]:

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.detector import artefact, exported, features, images, patches, scene_content, scene_export, scenes
+from quantjax.detector import (
+    artefact,
+    exported,
+    features,
+    held_out,
+    images,
+    patches,
+    scene_content,
+    scene_export,
+    scenes,
+)
 from quantjax.detector.decision import Prediction
 from quantjax.detector.exported import Exported
 from quantjax.detector.features import FeatureDetector
@@ -83,14 +93,15 @@ def score(detector: AnyDetector, inputs: Any, **options: Any) -> np.ndarray:
 
 
 def save(detector: AnyDetector, folder: str | Path) -> None:
-    """Write detector.json and arrays.safetensors into `folder`, which is replaced whole or not at all.
+    """Write detector.json, arrays and held-out scores into `folder`, which is replaced whole or not at all.
 
     Raises ValueError when the detector does not hold together, or `folder` holds something else than a detector.
     """
     name = type_name(detector)
     OPERATIONS[name].check(detector)
     content, trees = OPERATIONS[name].content(detector)
-    artefact.save(folder, {"kind": name, **content}, trees)
+    kept = getattr(detector, "held_out", None)  # those of scenes have none
+    artefact.save(folder, {"kind": name, **content}, trees, held_out.to_arrays(kept))
 
 
 def load(folder: str | Path) -> AnyDetector:
@@ -100,10 +111,12 @@ def load(folder: str | Path) -> AnyDetector:
     Raises FileNotFoundError when there is no detector in `folder`, ValueError when its files are damaged, do not belong
     together, or come from a newer format.
     """
-    content, arrays = artefact.load(folder, *OPERATIONS)
+    content, arrays, kept = artefact.load(folder, *OPERATIONS)
     operations = OPERATIONS[content["kind"]]
     try:
         detector = operations.restore(content, arrays)
+        if kept:
+            detector = detector._replace(held_out=held_out.from_arrays(kept))
         operations.check(detector)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error)

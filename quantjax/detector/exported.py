@@ -1,7 +1,8 @@
 """A detector as serialised StableHLO: runs with JAX alone, on any batch size and platform it was made for.
 
-The folder holds exported.json (threshold, class names, sizes) and program.bin, whose weights are inside. A program is
-code: load only what you or someone you trust exported.
+The folder holds exported.json (thresholds, class names, sizes), program.bin, whose weights are inside, and the scores
+of held-out inliers where the detector keeps them. Decisions and p-values are made of the program's scores, outside it.
+A program is code: load only what you or someone you trust exported.
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 import quantjax
 from quantjax.atomic import replaced_folder
-from quantjax.detector import artefact, rows
+from quantjax.detector import artefact, held_out, rows
 from quantjax.detector.decision import Predictor, images_of, make_predictor
+from quantjax.detector.held_out import ClassThresholds, HeldOut
 from quantjax.inference import batched
 from quantjax.parallel import data_parallel
 from quantjax.types import PyTree
 
-FORMAT = 1
 CONTENT, PROGRAM = "exported.json", "program.bin"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -41,6 +42,10 @@ class Exported(NamedTuple):
     """Outlier unless score <= threshold."""
     inputs: Mapping[str, int]
     """Of a detector of features: what it takes -> width, {"features": D}, say; empty for images."""
+    class_thresholds: ClassThresholds | None = None
+    """[K], the threshold of each predicted class, None for one that falls back on `threshold`; None: one for all."""
+    held_out: HeldOut | None = None
+    """Inliers that the thresholds were set on; None where they are not kept."""
 
 
 def save(
@@ -61,14 +66,16 @@ def save(
     compiled: Any = data_parallel(lambda rows, axis_name: run(rows), (0,), 0, devices=jax.local_devices()[:1])
     program = to_program(compiled, (any_number_of(_row(image_size, inputs)),), platforms=platforms)
     takes = {"image_size": image_size} if inputs is None else {"inputs": dict(inputs)}
-    content = {**about(detector, platforms), **takes, "program_sha256": hashlib.sha256(program).hexdigest()}
-    write(folder, content, {PROGRAM: program})
+    digests, files = artefact.held_out_files(held_out.to_arrays(detector.held_out))
+    digests = {"program_sha256": hashlib.sha256(program).hexdigest(), **digests}
+    content = {**about(detector, platforms), **held_out.to_content(detector), **takes, **digests}
+    write(folder, content, {PROGRAM: program, **files})
 
 
 def about(detector: Any, platforms: Sequence[str]) -> dict[str, Any]:
     """The part of exported.json that detectors of every type share."""
     return {
-        "format": FORMAT,
+        "format": artefact.FORMATS[0],
         "quantjax": quantjax.__version__,
         "jax": jax.__version__,
         "platforms": list(platforms),
@@ -79,12 +86,12 @@ def about(detector: Any, platforms: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def write(folder: str | Path, content: Mapping[str, Any], programs: Mapping[str, bytes]) -> None:
-    """Write exported.json and the programs by their file names; ValueError when `folder` holds something else."""
+def write(folder: str | Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write exported.json and other files by their names; ValueError when `folder` holds something else."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with replaced_folder(folder, CONTENT) as temporary:
-        for name, program in programs.items():
-            (temporary / name).write_bytes(program)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
         (temporary / CONTENT).write_text(text, encoding="utf-8")
 
 
@@ -171,18 +178,20 @@ def load(folder: str | Path, *, batch_size: int = 256, devices: Sequence[Any] | 
     """
     folder = Path(folder)
     content = artefact.read_json(folder / CONTENT)
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{folder / CONTENT} has format {content.get('format')!r}, this version reads {FORMAT}")
-    data = artefact.read_bytes(folder / PROGRAM)
+    artefact.check_format(folder / CONTENT, content)
+    data, kept = artefact.read_bytes(folder / PROGRAM), artefact.read_held_out(folder, content)
     if hashlib.sha256(data).hexdigest() != content.get("program_sha256"):
         raise ValueError(f"{folder / PROGRAM} is damaged or cut short ({len(data)} bytes): export the detector again")
     try:
         names, threshold = tuple(content["class_names"]), float(content["threshold"])
         inputs = {str(name): int(width) for name, width in content.get("inputs", {}).items()}
         size = None if inputs else int(content["image_size"])
+        own, scores, unset = held_out.from_content(content), held_out.from_arrays(kept), cast(Predictor, None)
+        loaded = Exported(unset, names, size, threshold, inputs, own, scores)
+        held_out.check(loaded)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder} holds no valid exported detector ({error}): export it again") from error
     program = read_program(folder / PROGRAM, data)
     run = guarded(batched(program.call, batch_size=batch_size, devices=devices), folder / PROGRAM)
     take = rows.taking(inputs, {}) if size is None else images_of(size)
-    return Exported(make_predictor(run, threshold, take), names, size, threshold, inputs)
+    return loaded._replace(predictor=make_predictor(run, take, loaded))

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from quantjax import methods, trees
-from quantjax.detector import exported, rows
+from quantjax.detector import exported, held_out, rows
 from quantjax.detector.common import check_threshold, decision_from_content, decision_to_content, score_from_content
 from quantjax.detector.decision import Predictor, judge, make_predictor
+from quantjax.detector.held_out import ClassThresholds, HeldOut
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
 from quantjax.types import Array, ClassifierOutput, PyTree
@@ -39,13 +40,18 @@ class FeatureDetector(NamedTuple):
     threshold: float
     """On the score; outlier unless score <= threshold. NaN until it is calibrated."""
     calibration: Mapping[str, Any]
-    """source, n, and in percent promised_tpr, achieved_tpr and interval."""
+    """source, n, and in percent promised_tpr, achieved_tpr and interval; per_class, see `calibrate`."""
+    class_thresholds: ClassThresholds | None = None
+    """[K], the threshold of each predicted class, None for one that falls back on `threshold`; None: one for all."""
+    held_out: HeldOut | None = None
+    """Inliers that the thresholds were set on; None where they are not kept."""
 
 
 def widths(detector: FeatureDetector) -> dict[str, int]:
-    """What the score reads -> its width."""
+    """What the score reads -> its width; the logits, too, where the class they predict chooses the threshold."""
     known = {"features": detector.dimension, "logits": len(detector.class_names)}
-    return {name: known[name] for name in methods.get(detector.score).reads if name in known}
+    read = (*methods.get(detector.score).reads, *(["logits"] if detector.class_thresholds is not None else []))
+    return {name: known[name] for name in read if name in known}
 
 
 def predictor(detector: FeatureDetector, *, batch_size: int = 1024, devices: Sequence[Any] | None = None) -> Predictor:
@@ -58,7 +64,7 @@ def predictor(detector: FeatureDetector, *, batch_size: int = 1024, devices: Seq
     params = replicate(detector.params, devices)
     mapped = bucketed(pipeline(detector), batch_size=batch_size, shared=1, devices=devices)
     take = rows.taking(widths(detector), _classes(detector))
-    return make_predictor(partial(mapped, params), detector.threshold, take)
+    return make_predictor(partial(mapped, params), take, detector)
 
 
 def _classes(detector: FeatureDetector) -> dict[str, int]:
@@ -81,7 +87,8 @@ def pipeline(detector: FeatureDetector) -> Callable[[PyTree, Mapping[str, Array]
 def content(detector: FeatureDetector) -> tuple[dict[str, Any], dict[str, PyTree]]:
     """(detector.json, arrays) of a detector that `check` accepts."""
     score = {"name": detector.score, "settings": dict(detector.settings)}
-    about = {"dimension": detector.dimension, **decision_to_content(detector), "score": score}
+    shared = {**decision_to_content(detector), **held_out.to_content(detector)}
+    about = {"dimension": detector.dimension, **shared, "score": score}
     return about, {"score": detector.params}
 
 
@@ -91,7 +98,10 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fea
     name, settings = score_from_content(content)
     expected = methods.get(name).template(settings, dimension, len(shared["class_names"]))
     params = trees.restore(arrays, {"score": expected})["score"]
-    return FeatureDetector(dimension=dimension, score=name, settings=settings, params=params, **shared)
+    own = held_out.from_content(content)
+    return FeatureDetector(
+        dimension=dimension, score=name, settings=settings, params=params, class_thresholds=own, **shared
+    )
 
 
 def export(detector: FeatureDetector, folder: str | Path, **options: Any) -> None:
@@ -111,5 +121,6 @@ def check(detector: FeatureDetector) -> None:
         if width < 1:
             raise ValueError(f"a detector whose score reads {name} must know their width, got {width}")
     check_threshold(detector)
+    held_out.check(detector)
     expected = method.template(detector.settings, detector.dimension, len(detector.class_names))
     trees.check({"score": detector.params}, {"score": expected})

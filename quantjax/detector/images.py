@@ -17,9 +17,10 @@ import numpy as np
 
 from quantjax import methods, trees
 from quantjax.checks import check_choice
-from quantjax.detector import exported, network
+from quantjax.detector import exported, held_out, network
 from quantjax.detector.common import PRECISIONS, check_common, from_content, score_from_content, to_content
 from quantjax.detector.decision import Predictor, images_of, judge, make_predictor
+from quantjax.detector.held_out import ClassThresholds, HeldOut
 from quantjax.extractors import BACKBONES, fold, layer_statistics, standardise
 from quantjax.inference import bucketed
 from quantjax.parallel import replicate
@@ -50,9 +51,13 @@ class Detector(NamedTuple):
     threshold: float
     """On the score; outlier unless score <= threshold. NaN until it is calibrated."""
     calibration: Mapping[str, Any]
-    """source, n, and in percent promised_tpr, achieved_tpr and interval."""
+    """source, n, and in percent promised_tpr, achieved_tpr and interval; per_class, see `calibrate`."""
     precision: str = "float32"
     """Of the network, a key of PRECISIONS: the one that the threshold was set in."""
+    class_thresholds: ClassThresholds | None = None
+    """[K], the threshold of each predicted class, None for one that falls back on `threshold`; None: one for all."""
+    held_out: HeldOut | None = None
+    """Inliers that the thresholds were set on; None where they are not kept."""
 
 
 def predictor(detector: Detector, *, batch_size: int = 256, devices: Sequence[Any] | None = None) -> Predictor:
@@ -64,9 +69,7 @@ def predictor(detector: Detector, *, batch_size: int = 256, devices: Sequence[An
     check(detector)
     weights, run = pipeline(detector)
     mapped = bucketed(run, batch_size=batch_size, shared=1, devices=devices)
-    return make_predictor(
-        partial(mapped, replicate(weights, devices)), detector.threshold, images_of(detector.image_size)
-    )
+    return make_predictor(partial(mapped, replicate(weights, devices)), images_of(detector.image_size), detector)
 
 
 def pipeline(detector: Detector) -> tuple[PyTree, Callable[[PyTree, Array], tuple[Array, ...]]]:
@@ -133,6 +136,7 @@ def content(detector: Detector) -> tuple[dict[str, Any], dict[str, PyTree]]:
         "backbone": shared["backbone"] | {"num_classes": len(detector.class_names)},
         "image_size": detector.image_size,
         "score": {"name": detector.score, "settings": dict(detector.settings)},
+        **held_out.to_content(detector),
     }, {"backbone": backbone, "score": detector.params}
 
 
@@ -157,6 +161,7 @@ def restore(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Det
         score=name,
         settings=settings,
         params=restored["score"],
+        class_thresholds=held_out.from_content(content),
         **shared,
     )
 
@@ -195,6 +200,7 @@ def check(detector: Detector) -> None:
     method = methods.get(detector.score)
     methods.check_settings(method, detector.settings)
     check_common(detector)
+    held_out.check(detector)
     if detector.image_size < 1:
         raise ValueError(f"a detector needs an image size of at least 1 pixel, got {detector.image_size}")
     arrays, classes = {"backbone": detector.variables, "score": detector.params}, len(detector.class_names)

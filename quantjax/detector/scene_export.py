@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.detector import artefact
-from quantjax.detector.exported import CONTENT, FORMAT, PLATFORMS, about, guarded, read_program, to_program, write
+from quantjax.detector.exported import CONTENT, PLATFORMS, about, guarded, read_program, to_program, write
 from quantjax.detector.scenes import SceneDetector, ScenePredictor, check, make_predictor, parts
 from quantjax.inference import sliding
 from quantjax.parallel import data_parallel
@@ -110,8 +110,9 @@ def load(folder: str | Path, *, batch_size: int = 8, devices: Sequence[Any] | No
     """
     folder = Path(folder)
     content = artefact.read_json(folder / CONTENT)
-    if content.get("kind") != KIND or content.get("format") != FORMAT:
-        raise ValueError(f"{folder / CONTENT} is no {KIND!r} of format {FORMAT}, got {content.get('kind')!r}")
+    if content.get("kind") != KIND:
+        raise ValueError(f"{folder / CONTENT} is no {KIND!r}, got {content.get('kind')!r}")
+    artefact.check_format(folder / CONTENT, content)
     windows, finish = (_program(folder, name, content) for name in PROGRAMS)
     try:
         names, score, threshold = tuple(content["class_names"]), content["score"], float(content["threshold"])

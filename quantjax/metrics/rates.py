@@ -135,7 +135,7 @@ def threshold_at_tpr(scores: ArrayLike, tpr: float = 0.95) -> float:
     Raises ValueError on a wrong rank, no scores, NaN, or tpr outside (0, 1].
     """
     check_interval("tpr", tpr, 0.0, 1.0, closed="right")
-    ordered = np.sort(_scores("scores", scores))
+    ordered = np.sort(checked_scores("scores", scores))
     kept = np.arange(1, len(ordered) + 1) / len(ordered)
     return float(ordered[np.argmax(kept >= tpr)])
 
@@ -156,8 +156,8 @@ def calibrate(
     Raises ValueError as threshold_at_tpr does.
     """
     check_interval("tpr", tpr, 0.0, 1.0, closed="right")
-    ordered = np.sort(_scores("scores", scores))
-    n, judged = len(ordered), ordered if check_scores is None else _scores("check_scores", check_scores)
+    ordered = np.sort(checked_scores("scores", scores))
+    n, judged = len(ordered), ordered if check_scores is None else checked_scores("check_scores", check_scores)
     promised = min(tpr, n / (n + 1))
     if promised < tpr:
         enough = "no number of them promises that" if tpr == 1.0 else f"{100 * tpr:g} % needs {inliers_needed(tpr)}"
@@ -190,7 +190,7 @@ def _cumulative_counts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how many positives and negatives reach each distinct value, and the values, highest = most positive."""
     check_choice("positive", positive, ("inlier", "outlier"))
-    inliers, outliers = _scores("scores_in", scores_in), _scores("scores_out", scores_out)
+    inliers, outliers = checked_scores("scores_in", scores_in), checked_scores("scores_out", scores_out)
     if positive == "outlier":
         values, is_positive = (
             np.concatenate([outliers, inliers]),
@@ -224,7 +224,8 @@ def _corners(curve: Roc, inliers: int, outliers: int, positive: str) -> Roc:
     return Roc(*(values[kept] for values in curve))
 
 
-def _scores(name: str, scores: ArrayLike) -> np.ndarray:
+def checked_scores(name: str, scores: ArrayLike) -> np.ndarray:
+    """Scores [N] as float64; ValueError that names them on a wrong rank, none, or NaN."""
     array = np.asarray(scores, np.float64)
     check_shape(name, array, "[N]")
     if len(array) == 0:

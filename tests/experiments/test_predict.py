@@ -61,12 +61,30 @@ def test_json_lines_are_the_detectors_decisions(capsys, run_folder, photos):
     fitted = detector.load(run_folder / "detector")
     images = np.stack([fit(np.array(Image.open(row["path"])), 16) for row in rows])
     wanted = detector.predict(fitted, images)
-    for row, outlier, label, confidence, score in zip(rows, *wanted, strict=True):
+    for row, outlier, label, confidence, score in zip(rows, *wanted[:4], strict=True):
         assert row["decision"] == ("outlier" if outlier else "inlier")
         assert row["class"] == fitted.class_names[label]
         assert row["confidence"] == pytest.approx(confidence, abs=1e-5)
         assert row["score"] == pytest.approx(score, abs=1e-5)
         assert row["threshold"] == -0.5
+        assert "p_value" not in row
+
+
+def test_p_values_and_thresholds_of_classes_are_shown(capsys, run_folder, photos, tmp_path):
+    """Of 9 held-out inliers none or all are at least as outlying: p is 1 / 10 or 10 / 10."""
+    fitted = detector.load(run_folder / "detector")
+    for scores, p in ((np.full(9, -9.0), 0.1), (np.full(9, 9.0), 1.0)):
+        held_out = detector.keep(scores, np.arange(9) % 2)
+        detector.save(fitted._replace(held_out=held_out), tmp_path / "d")
+        _, lines, _ = run(capsys, "--run", tmp_path / "d", "--json", photos)
+        assert [json.loads(line)["p_value"] for line in lines] == [p] * 3
+        _, lines, _ = run(capsys, "--run", tmp_path / "d", photos)
+        assert all(f"threshold -0.5  p {p:g}  " in line for line in lines)
+    kept = fitted._replace(held_out=held_out, class_thresholds=(7.0, 8.0))
+    detector.save(kept, tmp_path / "d")
+    _, lines, _ = run(capsys, "--run", tmp_path / "d", "--json", photos)
+    bounds = {"zero": 7.0, "one": 8.0}
+    assert all(row["threshold"] == bounds[row["class"]] for row in map(json.loads, lines))
 
 
 def test_a_bad_file_is_named_and_the_others_are_judged(capsys, run_folder, photos):

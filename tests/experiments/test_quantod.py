@@ -143,9 +143,12 @@ def test_the_saved_detector_repeats_the_scores(demonstration):
         np.stack([fit(x, 12) for x in bundled.SETS[name].make("test")[0]]) for name in ("digits", "gratings")
     )
     run = detector.predictor(detector.load(demonstration / "detector"))
-    achieved = 100.0 * np.mean(~run.predict(images).outlier)
+    decided = run.predict(images)
+    achieved = 100.0 * np.mean(~decided.outlier)
     assert achieved == pytest.approx(results_of(demonstration)["calibration"]["achieved_tpr"], abs=0.3)
     assert run.predict(outliers).outlier.mean() > 0.8
+    np.testing.assert_array_equal(decided.outlier, decided.p_value <= 0.05 + 1e-12)
+    assert decided.p_value.min() * (1 + results_of(demonstration)["calibration"]["n"]) >= 1.0 - 1e-9
 
 
 def test_a_run_without_outliers_sets_thresholds_alone(demonstration, tmp_path, capsys):
