@@ -35,7 +35,15 @@ from experiments.terminal import is_lost, lasting_streams
 BATCH = 128
 WINDOWS = 2  # of a scene at a time
 CHUNK = 2 * BATCH  # images that are judged at once, while as many are decoded
-COLUMNS = {"path": str, "decision": str, "class": str, "confidence": float, "score": float, "threshold": float}
+COLUMNS: dict[str, type] = {
+    "path": str,
+    "decision": str,
+    "class": str,
+    "confidence": float,
+    "score": float,
+    "threshold": float,
+    "p_value": float,
+}
 
 Judged = dict[str, Any] | str  # one row, or a sentence about what could not be read
 
@@ -204,10 +212,9 @@ def predicted(predictor: Any, detector: Any, read: Sequence[tuple[Path, Any]]) -
     from quantjax.detector import thresholds
 
     prediction = predictor.predict(np.stack([image for _, image in read]))
-    paths = (path for path, _ in read)
     given = {name: values.tolist() for name, values in prediction._asdict().items() if values is not None}
     bounds = thresholds(detector, prediction.label).tolist()
-    for path, threshold, *values in zip(paths, bounds, *given.values(), strict=True):
+    for (path, _), threshold, *values in zip(read, bounds, *given.values(), strict=True):
         row = dict(zip(given, values, strict=True))
         yield {
             "path": str(path),
