@@ -42,7 +42,6 @@ COLUMNS: dict[str, type] = {
     "confidence": float,
     "score": float,
     "threshold": float,
-    "p_value": float,
 }
 
 Judged = dict[str, Any] | str  # one row, or a sentence about what could not be read
