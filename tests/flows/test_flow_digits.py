@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quantjax import flows, metrics
-from quantjax.flows.fit import _starting_rows
+from quantjax.flows.fit import starting_rows
 from quantjax.flows.layers import actnorm
 
 SMALL = {"blocks": 4, "layers": 0, "width": 16}
@@ -73,7 +73,7 @@ def test_where_no_feature_is_asleep_the_first_batch_alone_starts_the_flow(rng):
     rows = rng.normal(size=(300, 4)).astype(np.float32)
     order = np.arange(320).reshape(10, 32)
     order = np.where(order < 300, order, -1)
-    np.testing.assert_array_equal(_starting_rows(rows, order), rows[:32])
+    np.testing.assert_array_equal(starting_rows(rows, order), rows[:32])
 
 
 @pytest.mark.usefixtures("strict_dtypes")
