@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.hosts import is_first
-from quantjax.report import append_jsonl
+from quantjax.report import append_jsonl, read_jsonl
 
 FILE = "metrics.jsonl"
 
@@ -24,6 +24,12 @@ def record(folder: Path, row: Mapping[str, Any], *, tensorboard: bool) -> None:
         for name, value in row.items():
             if isinstance(value, float):
                 _writer(folder).add_scalar(f"{row['stage']}/{name}", value, int(row["epoch"]))
+
+
+def flow_epochs(folder: Path) -> dict[int, dict[str, Any]]:
+    """What a run's log says of its flow after each epoch; one that was run twice, because of a kill, counts once."""
+    rows = read_jsonl(folder / FILE)
+    return {int(row["epoch"]): row for row in rows if row.get("stage") == "flow" and "fpr95" in row}
 
 
 def check_tensorboard() -> None:

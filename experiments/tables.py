@@ -23,11 +23,10 @@ from typing import Any
 from experiments.errors import report_errors
 from experiments.images.tables import image_tables
 from experiments.papers.quantod import FIGURES, TABLES
-from experiments.run_log import FILE
+from experiments.run_log import FILE, flow_epochs
 from experiments.scenes.tables import scene_tables
 from experiments.terminal import lasting_streams
 from quantjax.atomic import write_text
-from quantjax.report import read_jsonl
 
 STOPPED = "\nstopped; the same command goes on"
 
@@ -117,8 +116,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}): run it again with --overwrite") from error
     try:
-        curve = {r["epoch"]: r for r in read_jsonl(folder / FILE) if r.get("stage") == "flow" and "fpr95" in r}
-        found = results | {"rows": rows, "curve": curve, "folder": folder.name}
+        found = results | {"rows": rows, "curve": flow_epochs(folder), "folder": folder.name}
         tables_of([found], [1])
     except Exception as error:  # what is missing or of another kind shows in any way
         reason = f"{type(error).__name__}: {error}"

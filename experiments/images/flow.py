@@ -11,12 +11,12 @@ import numpy as np
 
 from experiments.images.config import INLIER, Settings
 from experiments.progress import OpenProgress
-from experiments.run_log import FILE, record
+from experiments.run_log import flow_epochs, record
 from quantjax import flows, metrics
 from quantjax.checks import check_finite
 from quantjax.inference import batched
 from quantjax.methods import Fitted
-from quantjax.report import Curve, read_jsonl
+from quantjax.report import Curve
 from quantjax.types import PyTree
 
 SCORE_ROWS = 2048  # rows of one step of the per-epoch evaluation
@@ -68,7 +68,7 @@ def fit(
             resume=config.resume,
         )
     fitted = Fitted(trained.settings, trained.params)
-    return TrainedFlow(fitted, _curve(config, folder / FILE), time.perf_counter() - start)
+    return TrainedFlow(fitted, _curve(config, folder), time.perf_counter() - start)
 
 
 def fit_settings(config: Settings) -> dict[str, Any]:
@@ -105,9 +105,9 @@ def _rates(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {**averages, "sets": sets}
 
 
-def _curve(config: Settings, log: Path) -> Curve | None:
-    """FPR95 and AUROC per epoch from the log; an epoch that was run twice, because of a kill, counts once."""
-    rows = {int(row["epoch"]): row for row in read_jsonl(log) if row.get("stage") == "flow" and "fpr95" in row}
+def _curve(config: Settings, folder: Path) -> Curve | None:
+    """FPR95 and AUROC per epoch from the log."""
+    rows = flow_epochs(folder)
     if not rows:
         return None
     epochs = sorted(rows)

@@ -40,8 +40,8 @@ class Done(NamedTuple):
 
     results: Mapping[str, Any] | None
     """results.json; None where the run failed."""
-    log: Sequence[Mapping[str, Any]] = ()
-    """metrics.jsonl"""
+    curve: Mapping[int, Mapping[str, Any]] = {}
+    """The flow's rates after each epoch."""
     reasons: Mapping[str, str] = {}
     """Why there is nothing, of outlier sets that are missing, or of RUN as a whole."""
     failed: bool = False
@@ -99,8 +99,8 @@ def carry_out(config: QuantOD, classifiers: dict[str, Path]) -> Done:
     """
     from experiments import quantod
     from experiments.images.sets import absent
-    from experiments.run_folder import release
-    from quantjax.report import read_jsonl
+    from experiments.run_folder import FINISHED, release
+    from experiments.run_log import flow_epochs
 
     reasons = absent(config)
     present = tuple(name for name in config.outliers or () if label_and_path(name)[0] not in reasons)
@@ -119,8 +119,7 @@ def carry_out(config: QuantOD, classifiers: dict[str, Path]) -> Done:
     finally:
         release()
     classifiers.setdefault(alike, folder)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return Done(results, read_jsonl(folder / "metrics.jsonl"), reasons)
+    return Done(json.loads((folder / FINISHED).read_text(encoding="utf-8")), flow_epochs(folder), reasons)
 
 
 def _stage_one(config: QuantOD) -> str:
@@ -145,7 +144,7 @@ def values(plan: Plan, done: Sequence[tuple[Job, Done]]) -> Iterator[Value]:
 
 def _places(plan: Plan, sets: Sequence[str], own: Sequence[Done]) -> Iterator[Place]:
     columns = (*(sets if plan.by_set else ()), AVERAGE)
-    epochs = sorted({row["epoch"] for one in own for row in _curve(one)}) if plan.drawing == "epochs" else []
+    epochs = sorted({epoch for one in own for epoch in one.curve}) if plan.drawing == "epochs" else []
     for measures in plan.cells:
         for measure in measures:
             if measure == "accuracy":
@@ -164,16 +163,10 @@ def _read(place: Place, method: str, sets: Sequence[str], done: Done) -> float |
             return done.reasons[name]
     assert done.results is not None
     if place.epoch is not None:
-        found = next((row for row in _curve(done) if row["epoch"] == place.epoch), None)
+        found = done.curve.get(place.epoch)
         return float(found[place.measure]) if found else f"epoch {place.epoch} was not reached"
     if place.column == RUN:
         return float(done.results[place.measure])
     rows = [row for row in done.results["rows"] if row["method"] == method]
     chosen = [float(row[place.measure]) for row in rows if place.column in (AVERAGE, row["outlier"])]
     return sum(chosen) / len(chosen)
-
-
-def _curve(done: Done) -> list[Mapping[str, Any]]:
-    """The flow's rates after every epoch; of an epoch that was run twice, because of a stop, the last."""
-    rows = {row["epoch"]: row for row in done.log if row.get("stage") == "flow" and "fpr95" in row}
-    return list(rows.values())

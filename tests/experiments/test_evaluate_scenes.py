@@ -3,15 +3,13 @@
 import json
 from contextlib import nullcontext
 
-import jax
 import numpy as np
 import pytest
+from golden.small_scenes import scene_detector
 
 from experiments import evaluate
 from experiments.scenes import saved
 from quantjax import data, detector, metrics
-from quantjax.detector.scenes import template
-from quantjax.extractors import FEATURE_BACKBONES
 from quantjax.report.schema import SEGMENTATION, check_results
 
 CLASSES = data.open_scenes("streets", None, "test").class_names
@@ -33,26 +31,7 @@ class Few:
 @pytest.fixture(scope="module")
 def fitted():
     """Linear heads with random weights on a tiny transformer; the threshold keeps most of a scene."""
-    empty = detector.SceneDetector(
-        backbone="vit_tiny_scratch",
-        overrides={},
-        channels=8,
-        token_hidden=8,
-        projector=(8,),
-        inlier_head=None,
-        unknown_head=None,
-        variables={},
-        preprocessing=FEATURE_BACKBONES["vit_tiny_scratch"].preprocessing,
-        class_names=CLASSES,
-        window=(56, 112),
-        stride=(56, 112),
-        threshold=0.0,
-        calibration={"source": "inlier scenes", "n": 9, "promised_tpr": 99.0, "achieved_tpr": 98.0},
-        image_height=56,
-    )
-    rng = np.random.default_rng(0)
-    draw = lambda leaf: np.abs(0.3 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)  # noqa: E731
-    whole = empty._replace(variables=jax.tree.map(draw, template(empty)))
+    whole = scene_detector(CLASSES, (56, 112), 98.0, image_height=56)
     score = detector.score(whole, data.open_scenes("streets", None, "test", 56)[0]["image"])
     return whole._replace(threshold=float(np.quantile(score, 0.8)))
 

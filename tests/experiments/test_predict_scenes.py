@@ -2,40 +2,20 @@ import csv
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from golden.small_scenes import scene_detector
 from PIL import Image
 
 from experiments import predict
 from experiments.scenes import marks
 from quantjax import detector
-from quantjax.detector.scenes import template
-from quantjax.extractors import FEATURE_BACKBONES
 
 
 @pytest.fixture(scope="module")
 def fitted():
     """Linear heads with random weights on a tiny transformer; a threshold inside the scores."""
-    empty = detector.SceneDetector(
-        backbone="vit_tiny_scratch",
-        overrides={},
-        channels=8,
-        token_hidden=8,
-        projector=(8,),
-        inlier_head=None,
-        unknown_head=None,
-        variables={},
-        preprocessing=FEATURE_BACKBONES["vit_tiny_scratch"].preprocessing,
-        class_names=("road", "sky"),
-        window=(28, 28),
-        stride=(28, 28),
-        threshold=0.0,
-        calibration={"source": "inlier scenes", "n": 9, "promised_tpr": 99.0, "achieved_tpr": 99.0},
-    )
-    rng = np.random.default_rng(0)
-    draw = lambda leaf: np.abs(0.3 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)  # noqa: E731
-    whole = empty._replace(variables=jax.tree.map(draw, template(empty)))
+    whole = scene_detector(("road", "sky"), (28, 28), 99.0)
     score = detector.score(whole, np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8))
     return whole._replace(threshold=float(np.quantile(score, 0.8)))
 
